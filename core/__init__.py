@@ -1,0 +1,1 @@
+"""Blocks and operators shared by all networks; they know nothing of files, tasks or the command line."""

@@ -1,0 +1,20 @@
+"""The one exception of the suite: what failed, and what to do about it."""
+
+
+class WavecastError(Exception):
+    """Say what failed in one line, and the cure in a hint.
+
+    Args:
+        message: what failed, why, and what was found; one line.
+        hint: what the user can do or type; empty when there is nothing to suggest.
+
+    `str(error)` is the message, followed by a line `hint: ...` when there is one.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message

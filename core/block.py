@@ -81,7 +81,9 @@ class Block(nn.Module):
         elif state is None and last:
             y, state = self.padded(x, lengths)
         else:
-            raise ValueError("lengths are for whole padded batches\nhint: pass neither a state nor last=False with them")
+            raise ValueError(
+                "lengths are for whole padded batches\nhint: pass neither a state nor last=False with them"
+            )
         return y, (Ended() if last else state)
 
     needs_all: str = "it needs the whole sequence"

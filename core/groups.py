@@ -88,9 +88,7 @@ class Fork(Group):
     def step(self, x: Tensor, state: State, last: bool, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Merge what all paths have finished; the surplus of each and their states are the state."""
         waiting, inner = state or (None, [None] * len(self.order))
-        results = [
-            block(x, one, last=last, lengths=lengths) for block, one in zip(self.parts(), inner, strict=True)
-        ]
+        results = [block(x, one, last=last, lengths=lengths) for block, one in zip(self.parts(), inner, strict=True)]
         ys = [y for y, _ in results]
         if waiting is not None:
             ys = [torch.cat([early, y], 1) if early.shape[1] else y for early, y in zip(waiting, ys, strict=True)]

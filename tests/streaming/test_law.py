@@ -6,9 +6,9 @@ from math import inf
 
 import pytest
 import torch
-from kit.streaming import check_block, check_whole_only
 from torch import Tensor, nn
 
+from kit.streaming import check_block, check_whole_only
 from wavecast.core.block import Block, Frames, Window
 from wavecast.core.groups import Chain, Fork, Skip, Trim, concatenate
 from wavecast.core.state import Ended, State, Tail, gather, leaves, own, stack, state, to

@@ -33,7 +33,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def dtln() -> Callable[[np.ndarray], np.ndarray]:
-    """DTLN (Westhausen and Meyer 2020): a mask on the spectrum, then one on a learned representation; 32 ms, hop 8 ms."""
+    """DTLN (Westhausen and Meyer 2020): a mask on the spectrum, one on a learned representation; 32 ms, hop 8 ms."""
     folder = SITE / "livekit/plugins/dtln/models"
     first, second = session(folder / "model_1.onnx"), session(folder / "model_2.onnx")
     names = [[entry.name for entry in model.get_inputs()] for model in (first, second)]

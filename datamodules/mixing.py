@@ -1,0 +1,252 @@
+"""Noisy speech mixed as it is needed: item k is a function of (seed, k) and of nothing else.
+
+An item is speech in a room, one to three noises at other places of that room, and what a recording does to both: a
+frequency response, a band limit, a level between whisper and clipping, gaps, 16 bits. The wanted signal is the speech
+with its early reflections, through the same recording chain and at the level it has in the mixture.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from scipy import fft
+
+from wavecast.datamodules import noises
+from wavecast.datamodules.clips import Clips
+from wavecast.datamodules.rooms import Response, Rooms
+
+Range = tuple[float, float]
+LONGEST_RESPONSE = 0.85  # of the longest T60
+
+
+@dataclass(frozen=True)
+class Chances:
+    """How often things happen in a mixture: probabilities of an item, or of each noise.
+
+    Attributes:
+        noise_only: no speech; the wanted signal is silence.
+        clean: no noise.
+        reverberant: in a room.
+        equalized: a microphone that is not flat.
+        band_limited: sound above 3 to 7 kHz missing, or below 80 to 300 Hz.
+        clipped: recorded too loud, up to 8 dB over full scale.
+        companded: 8-bit mu-law, as telephones have it.
+        gap: a stretch of digital silence.
+        synthetic: of a noise: made from random numbers.
+        babble: of a noise: other voices.
+        typing: of a noise: a keyboard, when `keys` are given.
+    """
+
+    noise_only: float = 0.05
+    clean: float = 0.05
+    reverberant: float = 0.6
+    equalized: float = 0.4
+    band_limited: float = 0.15
+    clipped: float = 0.05
+    companded: float = 0.02
+    gap: float = 0.04
+    synthetic: float = 0.35
+    babble: float = 0.12
+    typing: float = 0.05
+
+
+class NoisySpeech:
+    """A stream of mixtures without end, addressed by number.
+
+    Args:
+        speech: voices to keep.
+        noise: recorded noises.
+        seconds: length of an item.
+        seed: another seed gives other items.
+        sample_rate: in hertz; that of the clips.
+        snr: lowest and highest ratio of speech to noise in dB, both measured where they are active.
+        level: lowest and highest level of the mixture's active parts in dB of full scale.
+        noises_at_once: how many noises at most.
+        keys: single keystrokes, to be typed with.
+        voices: speech for babble; `speech` when None.
+        rooms: simulated rooms; 400 of them when None.
+        chances: how often things happen.
+
+    Raises:
+        ValueError: clips of another sample rate.
+    """
+
+    def __init__(
+        self,
+        speech: Clips,
+        noise: Clips,
+        *,
+        seconds: float,
+        seed: int,
+        sample_rate: int = 16_000,
+        snr: Range = (-10.0, 25.0),
+        level: Range = (-50.0, -15.0),
+        noises_at_once: int = 3,
+        keys: Clips | None = None,
+        voices: Clips | None = None,
+        rooms: Rooms | None = None,
+        chances: Chances | None = None,
+    ) -> None:
+        for clips in (speech, noise):
+            if clips.sample_rate != sample_rate:
+                raise ValueError(f"clips of {clips.sample_rate} Hz for mixtures of {sample_rate} Hz")
+        self.speech, self.noise, self.keys, self.voices = speech, noise, keys, voices or speech
+        self.samples, self.seed, self.sample_rate = round(seconds * sample_rate), seed, sample_rate
+        self.snr, self.level, self.noises_at_once = snr, level, noises_at_once
+        self.rooms = rooms or Rooms(sample_rate=sample_rate)
+        self.chances = chances or Chances()
+        tail = int(LONGEST_RESPONSE * self.rooms.t60[1] * sample_rate)
+        self._size = fft.next_fast_len(self.samples + tail, real=True)
+        self._same_voice = group_by_voice(speech)
+
+    def item(self, k: int) -> dict[str, np.ndarray]:
+        """Mix item k.
+
+        Returns:
+            noisy, clean: float32 (samples,) in full scale; snr: float32 in dB, inf without noise, -inf without speech.
+        """
+        rng = np.random.default_rng([self.seed, k])
+        noise_only, clean = self._happens(rng, self.chances.noise_only), self._happens(rng, self.chances.clean)
+        room = None
+        if self._happens(rng, self.chances.reverberant):
+            room = self.rooms.room(int(rng.integers(len(self.rooms))))
+        color = self._recording_response(rng)
+        heard: np.ndarray = np.zeros(self.samples, np.float32)
+        wanted = heard
+        if not noise_only:
+            spectrum = self._transform(self._talk(rng)) * color
+            if room:
+                heard = self._signal(spectrum * self._transform(room[0].full))
+                wanted = self._signal(spectrum * self._transform(room[0].early))
+            else:
+                heard = wanted = self._signal(spectrum)
+        snr = rng.uniform(*self.snr)
+        if clean and not noise_only:
+            snr, mixture = np.inf, heard
+        else:
+            background = self._signal(self._background(rng, room) * color)
+            ratio = 1.0 if noise_only else active_level(heard) / (active_level(background) + 1e-12)
+            mixture = heard + background * np.float32(ratio * 10 ** (-snr / 20))
+            snr = -np.inf if noise_only else snr
+        noisy, clean_part = self._record(rng, mixture, wanted)
+        return {"noisy": noisy, "clean": clean_part, "snr": np.array(snr, np.float32)}
+
+    def _background(self, rng: np.random.Generator, room: tuple[Response, ...] | None) -> np.ndarray:
+        """Add up one to several noises, up to 12 dB apart, at places of the room: complex64 (bins,)."""
+        total: np.ndarray = np.zeros(self._size // 2 + 1, np.complex64)
+        for number in range(rng.integers(1, self.noises_at_once + 1)):
+            sound = self._transform(self._noise(rng)) * np.float32(10 ** (rng.uniform(-12, 0) / 20))
+            if room:
+                response = room[1 + number % (len(room) - 1)].full
+                sound *= self._transform(response / np.linalg.norm(response))
+            total += sound
+        return total
+
+    def _happens(self, rng: np.random.Generator, chance: float) -> bool:
+        return bool(rng.random() < chance)
+
+    def _transform(self, sound: np.ndarray) -> np.ndarray:
+        spectrum: np.ndarray = fft.rfft(sound, self._size)
+        return spectrum
+
+    def _signal(self, spectrum: np.ndarray) -> np.ndarray:
+        sound: np.ndarray = fft.irfft(spectrum, self._size)[: self.samples]
+        return sound
+
+    def _talk(self, rng: np.random.Generator) -> np.ndarray:
+        """Let one voice talk for the length of an item, with pauses: clips at a common level."""
+        index = self.speech.draw(rng)
+        same = self._same_voice[index]
+        sound = np.zeros(self.samples, np.float32)
+        at = int(rng.integers(self.sample_rate)) if rng.random() < 0.3 else 0
+        longest = int(self.speech.lengths[index])
+        start = int(rng.integers(longest - self.samples)) if longest > self.samples else 0
+        while at < self.samples:
+            piece = self.speech.clip(index, start, self.samples - at)
+            sound[at : at + len(piece)] = piece * np.float32(0.1 / (active_level(piece) + 1e-4))
+            at += len(piece) + int(rng.exponential(0.3) * self.sample_rate)
+            index, start = int(same[rng.integers(len(same))]), 0
+        return sound
+
+    def _noise(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw one noise: float32 (samples,) of RMS 1."""
+        chances, kind = self.chances, rng.random()
+        if kind < chances.synthetic:
+            names = list(noises.MAKERS)
+            return noises.MAKERS[names[rng.integers(len(names))]](rng, self.samples, self.sample_rate)
+        if kind < chances.synthetic + chances.babble:
+            return noises.babble(rng, self.samples, self.voices)
+        if self.keys is not None and kind < chances.synthetic + chances.babble + chances.typing:
+            return noises.typing(rng, self.samples, self.keys)
+        return self._recorded(rng)
+
+    def _recorded(self, rng: np.random.Generator) -> np.ndarray:
+        """Take recorded noise, half of the time slower or faster (lower or higher) by up to a fifth."""
+        speed = float(np.round(rng.uniform(0.8, 1.25), 2)) if rng.random() < 0.5 else 1.0
+        sound = noises.chain(rng, int(self.samples * speed) + 1, self.noise)
+        if speed != 1.0:
+            sound = soxr.resample(sound, 100 * speed, 100, "QQ")
+        return noises.unit(np.resize(sound, self.samples))
+
+    def _recording_response(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw the gain of the recording at every bin, zero phase: float32 (bins,)."""
+        bins, nyquist = self._size // 2 + 1, self.sample_rate / 2
+        hertz = np.linspace(0, nyquist, 257)
+        decibels = np.zeros(257)
+        if self._happens(rng, self.chances.equalized):
+            knots = np.geomspace(60, nyquist, 7)
+            curve = rng.normal(0, 3, 7) + rng.uniform(-2, 2) * np.log2(knots / 1000)
+            decibels += np.interp(np.log(np.maximum(hertz, 60)), np.log(knots), curve)
+        if self._happens(rng, self.chances.band_limited):
+            high = rng.choice([3400, 4000, 5500, 6000, 7000]) * nyquist / 8000
+            decibels += np.clip((high - hertz) / (0.06 * high), -1, 0) * 80
+            if rng.random() < 0.5:
+                low = rng.uniform(80, 300)
+                decibels += np.clip((hertz - low) / low, -1, 0) * 40
+        gain = np.interp(np.linspace(0, nyquist, bins), hertz, 10 ** (decibels / 20))
+        return gain.astype(np.float32)
+
+    def _record(
+        self, rng: np.random.Generator, mixture: np.ndarray, wanted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Set the level, clip, mute, and round to 16 bits as a recording is; the wanted part gets the same level."""
+        peak = float(np.max(np.abs(mixture), initial=1e-9))
+        gain = 10 ** (rng.uniform(*self.level) / 20) / (active_level(mixture) + 1e-9)
+        gain = min(gain, 0.99 / peak)
+        if self._happens(rng, self.chances.clipped):
+            gain = 10 ** (rng.uniform(0, 8) / 20) / peak
+        noisy, clean = mixture * np.float32(gain), wanted * np.float32(gain)
+        if self._happens(rng, self.chances.companded):
+            noisy = mu_law(noisy)
+        if self._happens(rng, self.chances.gap):
+            length = int(rng.uniform(0.05, 1.0) * self.sample_rate)
+            start = 0 if rng.random() < 0.3 else int(rng.integers(self.samples))
+            noisy[start : start + length] = 0
+            clean[start : start + length] = 0
+        return np.clip(np.rint(noisy * 32768), -32768, 32767) * np.float32(1 / 32768), clean
+
+
+def active_level(sound: np.ndarray, frame: int = 320, floor: float = 40.0) -> float:
+    """Measure the RMS over the frames that are at most `floor` dB below the loudest one."""
+    whole = len(sound) // frame * frame
+    if not whole:
+        return float(np.sqrt(np.mean(np.square(sound)))) if len(sound) else 0.0
+    frames = sound[:whole].reshape(-1, frame)
+    power = np.einsum("ij,ij->i", frames, frames) / frame
+    return float(np.sqrt(np.mean(power[power >= power.max() * 10 ** (-floor / 10)])))
+
+
+def mu_law(sound: np.ndarray) -> np.ndarray:
+    """Quantize to 8-bit mu-law (ITU-T G.711's curve, mu = 255) and back; what exceeds full scale is limited."""
+    squeezed = np.rint(np.sign(sound) * np.log1p(255 * np.minimum(np.abs(sound), 1)) / np.log(256) * 127) / 127
+    return (np.sign(squeezed) * np.expm1(np.abs(squeezed) * np.log(256)) / 255).astype(np.float32)
+
+
+def group_by_voice(speech: Clips) -> list[np.ndarray]:
+    """Give each clip the indices of the clips of the same voice (attribute `speaker` or `voice`), itself included."""
+    rows: dict[str, list[int]] = {}
+    names = [str(about.get("speaker", about.get("voice", ""))) for about in speech.attributes]
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    arrays = {name: np.asarray(indices) for name, indices in rows.items()}
+    return [arrays[name] for name in names]

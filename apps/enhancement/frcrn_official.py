@@ -1,0 +1,200 @@
+"""The official FRCRN_SE_16K weights: out of their wrappers, and from their names to ours.
+
+    network.load_state_dict(convert_state(unwrap(torch.load(path, weights_only=True))))
+
+The official classes register most modules twice, and hold modules that their forward pass never uses; files of
+different age have aliases, prefixes and counters or not. What is known to be superfluous is checked and dropped,
+anything else that is missing, unknown or of another shape is an error.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wavecast.apps.enhancement.frcrn import ENCODER_KERNELS, FRCRN, WINDOW
+from wavecast.core.errors import WavecastError
+
+LIVE_PARAMETERS = 12_824_276
+DEAD_PARAMETERS = 317_568
+DEPTH = len(ENCODER_KERNELS)
+UNETS = {"unet1": "unet", "unet2": "unet2"}
+PARTS = {"real": "re", "imag": "im"}
+SIDES = {"encoders": "encoder", "decoders": "decoder"}
+ALIAS = re.compile(r"unet2?\.(encoders|decoders|se_layers_enc|se_layers_dec|fsmn_enc|fsmn_dec)\.")
+COUNTER = ".num_batches_tracked"
+DEAD = {
+    "fsmn_enc0": "fsmn_enc1",
+    "fsmn_dec6": "fsmn_dec5",
+    "se_layer_enc6": "se_layer_enc5",
+    "se_layer_dec5": "se_layer_dec4",
+}
+"""Modules that the forward pass never uses (or computes and ignores), and living ones of the same shape."""
+HINT = "the file is not FRCRN_SE_16K of ClearerVoice-Studio, or it is damaged"
+
+
+def unwrap(checkpoint: Any) -> dict[str, Tensor]:
+    """Find the tensors in what an official file holds: {"model": ...}, {"state_dict": {"model. ...": ...}} or bare.
+
+    Raises:
+        WavecastError: it holds no named tensors.
+    """
+    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("model"), Mapping):
+        checkpoint = checkpoint["model"]
+    elif isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("state_dict"), Mapping):
+        checkpoint = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    if not isinstance(checkpoint, Mapping) or not checkpoint:
+        raise WavecastError("the checkpoint holds no named tensors", HINT)
+    strange = [str(name) for name, tensor in checkpoint.items() if not isinstance(tensor, Tensor)]
+    if strange:
+        raise WavecastError(f"the checkpoint holds more than tensors: {listed(strange)}", HINT)
+    return dict(checkpoint)
+
+
+def convert_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename and join the tensors of an official file to a state dict of `FRCRN()`.
+
+    Args:
+        official: tensors by their official names, unwrapped; `module.` prefixes and aliases are allowed.
+
+    Returns:
+        A state dict that loads strictly into `FRCRN()`.
+
+    Raises:
+        WavecastError: tensors are missing, unknown or misshapen (the first few are listed with expected and found
+            shapes), or the stored window kernels are not those of the network.
+    """
+    tensors = {name.removeprefix("module."): tensor for name, tensor in official.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not ALIAS.match(name)}
+    counters = {name: tensors.pop(name) for name in list(tensors) if name.endswith(COUNTER)}
+    constants = official_constants()
+    check(tensors, official_shapes(), optional={name: tuple(constant.shape) for name, constant in constants.items()})
+    for name, constant in constants.items():
+        if name in tensors and not torch.allclose(tensors[name].float(), constant, rtol=0, atol=1e-6):
+            raise WavecastError(f"{name} is not made from a square-root Hann window of {WINDOW} samples", HINT)
+    converted = {ours: joined([tensors[name] for name in names]) for ours, names in renamed()}
+    for ours in [name for name in converted if name.endswith("running_mean")]:
+        counter = dict(renamed())[ours][0].replace(".running_mean", COUNTER)
+        converted[ours.replace(".running_mean", COUNTER)] = counters.get(counter, torch.tensor(0))
+    return converted
+
+
+def renamed() -> Iterator[tuple[str, list[str]]]:
+    """Give every tensor of ours with the official ones it is made of: one, or the real and the imaginary part."""
+    for unet, theirs in UNETS.items():
+        for side, layer in SIDES.items():
+            convolution = "conv.conv" if side == "encoders" else "transconv.tconv"
+            for i in range(DEPTH):
+                ours, name = f"{unet}.{side}.{i}", f"{theirs}.{layer}{i}"
+                for part, short in PARTS.items():
+                    for kind in ("weight", "bias"):
+                        yield f"{ours}.convolution.{part}.{kind}", [f"{name}.{convolution}_{short}.{kind}"]
+                for kind in ("weight", "bias", "running_mean", "running_var"):
+                    yield f"{ours}.norm.norm.{kind}", [f"{name}.bn.bn_{short}.{kind}" for short in PARTS.values()]
+                if (side, i) not in (("encoders", 0), ("decoders", DEPTH - 1)):
+                    yield from renamed_memory(f"{ours}.memory.inner", f"{theirs}.fsmn_{layer[:3]}{i}", 1)
+        for level in (1, 2):
+            yield from renamed_memory(f"{unet}.bottleneck.{level - 1}", f"{theirs}.fsmn", level)
+        for gates, side, count in (("skip_gates", "enc", DEPTH - 1), ("decoder_gates", "dec", DEPTH - 2)):
+            for i in range(count):
+                for part, short in (("real", "r"), ("imag", "i")):
+                    for kind in ("0.weight", "0.bias", "2.weight", "2.bias"):
+                        name = f"{theirs}.se_layer_{side}{i}.fc_{short}.{kind}"
+                        yield f"{unet}.{gates}.{i}.{part}.{kind}", [name]
+        for part, short in PARTS.items():
+            for kind in ("weight", "bias"):
+                yield f"{unet}.output.{part}.{kind}", [f"{theirs}.linear.conv_{short}.{kind}"]
+
+
+def renamed_memory(ours: str, theirs: str, level: int) -> Iterator[tuple[str, list[str]]]:
+    """Give the tensors of one complex FSMN."""
+    for part, short in PARTS.items():
+        for name, official in (
+            ("linear.weight", "linear.weight"),
+            ("linear.bias", "linear.bias"),
+            ("project.weight", "project.weight"),
+            ("memory", "conv1.weight"),
+        ):
+            yield f"{ours}.{part}.{name}", [f"{theirs}.fsmn_{short}_L{level}.{official}"]
+
+
+def joined(tensors: list[Tensor]) -> Tensor:
+    """Turn official tensors into one of ours: axes (freq, time) swapped, FSMN taps flat, normalizations joined."""
+    if len(tensors) == 2:
+        return torch.cat(tensors)
+    (tensor,) = tensors
+    if tensor.ndim != 4:
+        return tensor
+    return tensor.flatten(1) if is_memory(tuple(tensor.shape)) else tensor.transpose(2, 3).contiguous()
+
+
+def is_memory(shape: tuple[int, ...]) -> bool:
+    """Tell the taps of an FSMN (channels, 1, order, 1) from the kernels of a convolution."""
+    return len(shape) == 4 and shape[0] > 1 and shape[1] == shape[3] == 1
+
+
+def official_shapes() -> dict[str, tuple[int, ...]]:
+    """List the names and shapes of an official file, the dead ones included; no constants, aliases or counters."""
+    with torch.device("meta"):
+        ours = {name: tuple(tensor.shape) for name, tensor in FRCRN().state_dict().items()}
+    shapes = {}
+    for name, names in renamed():
+        shape = ours[name]
+        if len(names) == 2:
+            shape = (shape[0] // 2,)
+        elif name.endswith("memory"):
+            shape = (shape[0], 1, shape[1], 1)
+        elif len(shape) == 4:
+            shape = (*shape[:2], shape[3], shape[2])
+        shapes |= dict.fromkeys(names, shape)
+    for unet in UNETS.values():
+        for dead, alive in DEAD.items():
+            like = {name: shape for name, shape in shapes.items() if name.startswith(f"{unet}.{alive}.")}
+            shapes |= {name.replace(alive, dead): shape for name, shape in like.items()}
+    return shapes
+
+
+def official_constants() -> dict[str, Tensor]:
+    """Compute the kernels that official files store for analysis and synthesis by convolution."""
+    window = torch.hann_window(WINDOW, dtype=torch.float64).sqrt()
+    bins = WINDOW // 2 + 1
+    phase = 2 * math.pi / WINDOW * torch.outer(torch.arange(bins), torch.arange(WINDOW)).double()
+    waves = torch.cat([phase.cos(), -phase.sin()])
+    # The two bins without a mirror image count once in the inverse.
+    weight = torch.full((bins,), 2 / WINDOW, dtype=torch.float64)
+    weight[0] = weight[-1] = 1 / WINDOW
+    constants = {
+        "stft.weight": (waves * window)[:, None],
+        "istft.weight": (waves * weight.repeat(2)[:, None] * window)[:, None],
+        "istft.window": window[None, :, None],
+        "istft.enframe": torch.eye(WINDOW)[:, None],
+    }
+    return {name: constant.float() for name, constant in constants.items()}
+
+
+def check(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], optional: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Compare names and shapes strictly.
+
+    Raises:
+        WavecastError: anything is missing, unknown or of another shape.
+    """
+    known = {**expected, **optional}
+    faults = [f"{name} {shape} is missing" for name, shape in expected.items() if name not in tensors]
+    faults += [f"{name} {tuple(tensor.shape)} is unknown" for name, tensor in tensors.items() if name not in known]
+    faults += [
+        f"{name} is {tuple(tensor.shape)}, expected {known[name]}"
+        for name, tensor in tensors.items()
+        if name in known and tuple(tensor.shape) != known[name]
+    ]
+    if faults:
+        raise WavecastError(f"{len(faults)} tensors do not fit FRCRN: {listed(faults)}", HINT)
+
+
+def listed(items: list[str], most: int = 5) -> str:
+    """Join the first few items of a list, and say how many more there are."""
+    return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")

@@ -136,7 +136,7 @@ class Bands(nn.Module):
 
 
 def erb_triangles(bins: int, single: int, bands: int, sample_rate: int) -> Tensor:
-    """Give triangles with centers evenly spaced in ERB above the single bins: float64 (bins - single, bands - single)."""
+    """Give triangles evenly spaced in ERB above the single bins: float64 (bins - single, bands - single)."""
     freq = torch.linspace(0, sample_rate / 2, bins, dtype=torch.float64)
     low, high = (21.4 * torch.log10(1 + 0.00437 * freq[[single, -1]])).tolist()
     centers = (10 ** (torch.linspace(low, high, bands - single, dtype=torch.float64) / 21.4) - 1) / 0.00437

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from kit.streaming import check_block
 
+from kit.streaming import check_block
 from wavecast.core.groups import Chain, Trim
 from wavecast.core.spectral import STFT, Bands, InverseSTFT, sqrt_hann
 

@@ -1,0 +1,125 @@
+"""FSMN: feedforward sequential memory networks, memories of learned taps instead of recurrences.
+
+Zhang, Liu, Jiang, Wei, Dai, Hu: "Feedforward Sequential Memory Networks", 2015; deep form: Zhang, Lei, Yan, Dai 2018.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wavecast.core.block import Frames, Window
+from wavecast.core.groups import Chain, Skip
+
+
+class TimeMemory(Window):
+    """Each channel plus taps of its own past: y_t = x_t + sum_i w_i x_(t - i dilation); (batch, time, ..., channel).
+
+    Args:
+        channels: of the last axis.
+        taps: of each channel, the current step included.
+        dilation: steps between taps.
+    """
+
+    def __init__(self, channels: int, taps: int, dilation: int = 1) -> None:
+        super().__init__((taps - 1) * dilation + 1, left=(taps - 1) * dilation)
+        self.taps, self.dilation = taps, dilation
+        self.weight = nn.Parameter(torch.randn(channels, taps) * (0.5 / taps**0.5))
+
+    def operator(self, x: Tensor) -> Tensor:
+        """Sum the taps, the newest last, and the step itself."""
+        return x[:, self.left :] + taps_over_time(x, self.weight, self.dilation)
+
+
+def taps_over_time(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Convolve each channel along time without padding.
+
+    A dilated depthwise convolution is slow in the backward pass; steps of equal phase viewed as rows of an image make
+    it a plain one. Short pieces take the direct way, where that would be mostly padding.
+
+    Args:
+        x: (batch, time, ..., channel).
+        weight: (channel, taps), oldest first.
+        dilation: steps between taps.
+    """
+    taps, between = weight.shape[1], x.shape[2:-1].numel()
+    out = x.shape[1] - (taps - 1) * dilation
+    phases = dilation if out >= 4 * dilation else 1
+    y = functional.pad(x.flatten(2), (0, 0, 0, -x.shape[1] % phases))
+    image = y.reshape(x.shape[0], -1, phases * between, x.shape[-1]).permute(0, 3, 1, 2)
+    kernel = weight[:, None, :, None]
+    y = functional.conv2d(image, kernel, dilation=(dilation // phases, 1), groups=len(weight)).permute(0, 2, 3, 1)
+    return y.reshape(x.shape[0], -1, *x.shape[2:])[:, :out]
+
+
+class FrequencyMemory(nn.Module):
+    """Each channel plus taps of its neighbors in frequency, on both sides: use inside `Frames`.
+
+    Args:
+        channels: of (batch, time, freq, channel).
+        taps: odd, centred.
+    """
+
+    def __init__(self, channels: int, taps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, taps) * (0.5 / taps**0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum the taps and the band itself; every frame is an image of one column."""
+        batch, time, freq, channels = x.shape
+        columns = x.reshape(batch * time, freq, 1, channels).permute(0, 3, 1, 2)
+        taps = self.weight.shape[1]
+        y = functional.conv2d(columns, self.weight[:, None, :, None], padding=(taps // 2, 0), groups=channels)
+        return x + y.permute(0, 2, 3, 1).reshape(x.shape)
+
+
+class PlaneFSMN(Skip):
+    """A deep FSMN layer over the plane of time and frequency: (batch, time, freq, channel) to the same shape.
+
+    Every band goes through the same two linear layers; memories along time, then along frequency; residual.
+
+    Args:
+        channels: in and out.
+        hidden: between the linear layers.
+        times: taps along time.
+        dilation: frames between them.
+        freqs: taps along frequency, odd.
+    """
+
+    def __init__(self, channels: int, hidden: int, times: int, dilation: int, freqs: int) -> None:
+        project = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, channels, bias=False),
+        )
+        super().__init__(
+            Chain(
+                project=Frames(project),
+                time=TimeMemory(channels, times, dilation),
+                freq=Frames(FrequencyMemory(channels, freqs)),
+            )
+        )
+
+
+class FullBandFSMN(Skip):
+    """An FSMN over time that sees all bands at once, through a narrow layer: (batch, time, freq, channel).
+
+    Args:
+        freqs: positions of the plane.
+        channels: in and out.
+        hidden: width of the narrow layer.
+        taps: along time.
+        dilation: frames between them.
+    """
+
+    def __init__(self, freqs: int, channels: int, hidden: int, taps: int, dilation: int) -> None:
+        narrow = [nn.LayerNorm(channels), nn.Flatten(2), nn.Linear(freqs * channels, hidden), nn.ReLU()]
+        widen = [nn.ReLU(), nn.Linear(hidden, freqs * channels), nn.Unflatten(2, (freqs, channels))]
+        project = nn.Linear(hidden, hidden, bias=False)
+        super().__init__(
+            Chain(
+                narrow=Frames(nn.Sequential(*narrow)),
+                memory=Skip(Chain(project=Frames(project), time=TimeMemory(hidden, taps, dilation))),
+                widen=Frames(nn.Sequential(*widen)),
+            )
+        )

@@ -1,0 +1,317 @@
+"""Models on disk: weights as safetensors, and beside them a card in YAML that says all there is to know.
+
+checkpoints/frcrn.stream16k.safetensors
+checkpoints/frcrn.stream16k.yaml
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from wavecast.console import did_you_mean
+from wavecast.core.errors import WavecastError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ARCHITECTURES = {
+    "frcrn": "wavecast.apps.enhancement.frcrn:FRCRN",
+    "frcrn_stream": "wavecast.apps.enhancement.frcrn_stream:FRCRNStream",
+}
+"""Where each architecture's class is; its hyper-parameters are its keyword arguments."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """All there is to know of a model.
+
+    Attributes:
+        name: ARCHITECTURE.TAG.
+        architecture: a key of ARCHITECTURES.
+        task: what it is for: "enhance".
+        hyperparameters: keyword arguments of the architecture, plain data.
+        sample_rate: in hertz.
+        weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
+        block: samples a stream is fed at once; 0 when the model cannot stream.
+        latency_ms: algorithmic latency in milliseconds, None when the model needs the whole signal.
+        license: of the weights.
+        origin: who made them, where they can be had; for official weights whether they were verified against it.
+        data: what the model was trained on, with licences.
+        training: how: hours heard, steps, recipe, commit.
+        metrics: measured figures, each with the script that measured it.
+        notes: what a user must know.
+        path: of the card itself; not part of it.
+    """
+
+    name: str
+    architecture: str
+    task: str
+    hyperparameters: Mapping[str, Any]
+    sample_rate: int
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    block: int = 0
+    latency_ms: float | None = None
+    license: str = ""
+    origin: str = ""
+    data: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    notes: str = ""
+    path: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """The weights file."""
+        if self.path is None or "file" not in self.weights:
+            raise WavecastError(f"the card of {self.name} names no weights", "save the model first")
+        return self.path.parent / self.weights["file"]
+
+    @staticmethod
+    def read(path: Path) -> "Card":
+        """Read a card.
+
+        Raises:
+            WavecastError: it is missing, no YAML, or not a card.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise WavecastError(f"cannot read the card {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise WavecastError(f"{path} is no card: it is not YAML") from error
+        known = {one.name for one in fields(Card)} - {"path"}
+        if not isinstance(values, dict) or not {"name", "architecture", "hyperparameters"} <= set(values) <= known:
+            found = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
+            raise WavecastError(f"{path} is no card: found {found}", "a card has name, architecture, hyperparameters")
+        values["data"] = tuple(values.get("data") or ())
+        return Card(**values, path=path)
+
+    def write(self, path: Path) -> None:
+        """Write the card, whole or not at all."""
+        values = {name: value for name, value in asdict(self).items() if name != "path"}
+        values["data"] = list(self.data)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+        write_whole(path, text.encode())
+
+
+def cache_folder() -> Path:
+    """Give the folder of fetched models: $WAVECAST_CACHE/models, else ~/.cache/wavecast/models."""
+    return Path(os.environ.get("WAVECAST_CACHE") or Path.home() / ".cache" / "wavecast") / "models"
+
+
+def shipped_folder() -> Path:
+    """Give the folder of the models that come with the package."""
+    return Path(str(resources.files("wavecast.checkpoints")))
+
+
+def known_cards() -> list[Card]:
+    """List the cards of shipped and fetched models, by name; a shipped one hides a fetched one of its name."""
+    paths = [path for folder in (cache_folder(), shipped_folder()) for path in sorted(folder.glob("*.yaml"))]
+    cards = {card.name: card for card in map(Card.read, paths)}
+    return [cards[name] for name in sorted(cards)]
+
+
+def find_model(name_or_path: str, task: str | None = None) -> Card:
+    """Find a model by its name, or by the path of its card, its weights, or a checkpoint of `wavecast train`.
+
+    Raises:
+        WavecastError: there is no such model, or it is for another task.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".safetensors") and path.exists():
+        card_path = path.with_suffix(".yaml")
+        if not card_path.exists():
+            raise WavecastError(f"{path} has no card beside it", f"wavecast models convert {path}")
+        card = Card.read(card_path)
+    elif path.suffix == ".ckpt" and path.exists():
+        card = _trained_card(path)
+    elif path.exists() and (path.suffix or os.sep in name_or_path):
+        raise WavecastError(f"{path} is not a model of wavecast", f"wavecast models convert {path}")
+    else:
+        cards = {card.name: card for card in known_cards()}
+        if name_or_path not in cards:
+            hint = did_you_mean(name_or_path, cards, "wavecast models list; official ones: wavecast models pull NAME")
+            raise WavecastError(f"there is no model {name_or_path!r}", hint)
+        card = cards[name_or_path]
+    if task is not None and card.task != task:
+        raise WavecastError(f"{card.name} is a model to {card.task}, not to {task}", "wavecast models list")
+    return card
+
+
+def _trained_card(path: Path) -> Card:
+    """Make the card of a Lightning checkpoint, which holds one among its hyper-parameters."""
+    values = load_pickle(path).get("wavecast_card")
+    if not isinstance(values, dict):
+        raise WavecastError(f"{path} was not written by `wavecast train`", f"wavecast models convert {path}")
+    values = {**values, "weights": {"file": path.name}}
+    return Card(**values, path=path)
+
+
+def load_pickle(path: Path) -> dict[str, Any]:
+    """Read a torch file of tensors and plain data; code in it is never run.
+
+    Raises:
+        WavecastError: it cannot be read, is no torch file, or holds more than tensors and plain data.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WavecastError(f"cannot read {path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise WavecastError(
+            f"{path} is refused: it is damaged, or holds code or objects beside tensors",
+            "ask its author for safetensors, or for a checkpoint of tensors and plain data",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        raise WavecastError(f"{path} is no torch checkpoint, or it is damaged") from error
+    if not isinstance(content, dict):
+        raise WavecastError(f"{path} holds a {type(content).__name__}, not named tensors")
+    return content
+
+
+def load_tensors(card: Card) -> "dict[str, torch.Tensor]":
+    """Read a model's tensors, after checking that the file is the one the card means.
+
+    Raises:
+        WavecastError: the file is missing, or its hash differs from the card's.
+    """
+    import safetensors
+    import safetensors.torch
+
+    if not card.file.exists():
+        raise WavecastError(
+            f"the weights of {card.name} are missing: {card.file}", "install the package again, or pull"
+        )
+    if card.file.suffix == ".ckpt":
+        state = load_pickle(card.file).get("state_dict", {})
+        return {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
+    expected, found = card.weights.get("sha256"), sha256(card.file)
+    if found != expected:
+        raise WavecastError(
+            f"{card.file} is not what its card says: sha256 {found[:16]}..., expected {str(expected)[:16]}...",
+            "it is damaged, or was changed: fetch it again",
+        )
+    try:
+        return safetensors.torch.load_file(card.file)
+    except safetensors.SafetensorError as error:
+        raise WavecastError(f"{card.file} is no safetensors file") from error
+
+
+def build_network(card: Card) -> "nn.Module":
+    """Build a card's network with fresh weights.
+
+    Raises:
+        WavecastError: the architecture is unknown, or does not take the card's hyper-parameters.
+    """
+    if card.architecture not in ARCHITECTURES:
+        hint = did_you_mean(card.architecture, ARCHITECTURES, f"known: {', '.join(ARCHITECTURES)}")
+        raise WavecastError(f"{card.name}: unknown architecture {card.architecture!r}", hint)
+    module, name = ARCHITECTURES[card.architecture].split(":")
+    try:
+        return getattr(import_module(module), name)(**card.hyperparameters)
+    except (TypeError, ValueError) as error:
+        raise WavecastError(f"{card.name}: the card does not fit {name}: {error}") from error
+
+
+def load_network(card: Card, device: "str | torch.device" = "cpu") -> "nn.Module":
+    """Build a card's network and load its weights: every tensor, exactly; half precision becomes single.
+
+    Returns:
+        The network in eval mode.
+
+    Raises:
+        WavecastError: the file is damaged, or does not fit the network.
+    """
+    network = build_network(card)
+    load_strict(network, load_tensors(card), str(card.file))
+    return network.to(device).eval()
+
+
+def load_strict(network: "nn.Module", tensors: "Mapping[str, torch.Tensor]", source: str) -> None:
+    """Load tensors into a network: none missing, none left over, none of another shape.
+
+    Raises:
+        WavecastError: lists the first few names that do not fit, with what was expected and found.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
+    problems += [f"unexpected {name} {shape}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"{name} is {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise WavecastError(
+            f"{source} does not fit {type(network).__name__}: {'; '.join(problems[:5])}{more}",
+            "the card and the weights are of different models",
+        )
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def save_model(network: "nn.Module", card: Card, folder: Path, half: bool = False) -> Card:
+    """Write a network's weights and card into a folder; each appears whole or not at all.
+
+    Args:
+        network: whose state dict is written.
+        card: `weights` is filled in.
+        folder: NAME.safetensors and NAME.yaml go here.
+        half: store floats as fp16.
+
+    Returns:
+        The card as written.
+    """
+    import safetensors.torch
+    import torch
+
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float16 if half and tensor.is_floating_point() else None).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    content = safetensors.torch.save(tensors)
+    file, path = folder / f"{card.name}.safetensors", folder / f"{card.name}.yaml"
+    weights = {"file": file.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    card = replace(card, weights=weights, path=path)
+    write_whole(file, content)
+    card.write(path)
+    return card
+
+
+def sha256(path: Path) -> str:
+    """Give the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: it appears whole or not at all.
+
+    Raises:
+        WavecastError: the folder is missing or cannot be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise WavecastError(f"cannot write {path}: {error.strerror}", "check the folder and the space on it") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -138,6 +138,16 @@ class Clips:
         """Draw these clips `factor` times as often, beside others they are joined with."""
         return replace(self, weights=self.weights * factor)
 
+    def balanced(self, attribute: str, power: float = 0.5) -> "Clips":
+        """Even out how often each value of an attribute is drawn: its share grows as its weight to this power."""
+        weights = self.weights.copy()
+        names = np.array([str(about.get(attribute, "")) for about in self.attributes])
+        for name in np.unique(names):
+            rows = names == name
+            if (total := weights[rows].sum()) > 0:
+                weights[rows] *= total ** (power - 1)
+        return replace(self, weights=weights)
+
     @staticmethod
     def join(parts: Sequence["Clips"]) -> "Clips":
         """Put several sets of clips of one sample rate into one.

@@ -55,7 +55,7 @@ class NoisySpeech:
 
     Args:
         speech: voices to keep.
-        noise: recorded noises.
+        noise: recorded noises; None: synthetic ones and babble only.
         seconds: length of an item.
         seed: another seed gives other items.
         sample_rate: in hertz; that of the clips.
@@ -74,7 +74,7 @@ class NoisySpeech:
     def __init__(
         self,
         speech: Clips,
-        noise: Clips,
+        noise: Clips | None,
         *,
         seconds: float,
         seed: int,
@@ -88,7 +88,7 @@ class NoisySpeech:
         chances: Chances | None = None,
     ) -> None:
         for clips in (speech, noise):
-            if clips.sample_rate != sample_rate:
+            if clips is not None and clips.sample_rate != sample_rate:
                 raise ValueError(f"clips of {clips.sample_rate} Hz for mixtures of {sample_rate} Hz")
         self.speech, self.noise, self.keys, self.voices = speech, noise, keys, voices or speech
         self.samples, self.seed, self.sample_rate = round(seconds * sample_rate), seed, sample_rate
@@ -98,6 +98,7 @@ class NoisySpeech:
         tail = int(LONGEST_RESPONSE * self.rooms.t60[1] * sample_rate)
         self._size = fft.next_fast_len(self.samples + tail, real=True)
         self._same_voice = group_by_voice(speech)
+        self._levels: dict[int, float] = {}
 
     def item(self, k: int) -> dict[str, np.ndarray]:
         """Mix item k.
@@ -125,9 +126,11 @@ class NoisySpeech:
             snr, mixture = np.inf, heard
         else:
             background = self._signal(self._background(rng, room) * color)
-            ratio = 1.0 if noise_only else active_level(heard) / (active_level(background) + 1e-12)
+            loudness = active_level(heard)
+            silent = loudness < 1e-5  # nothing was to be said, or the crop fell into a pause
+            ratio = 0.1 if silent else loudness / (active_level(background) + 1e-12)
             mixture = heard + background * np.float32(ratio * 10 ** (-snr / 20))
-            snr = -np.inf if noise_only else snr
+            snr = -np.inf if silent else snr
         noisy, clean_part = self._record(rng, mixture, wanted)
         return {"noisy": noisy, "clean": clean_part, "snr": np.array(snr, np.float32)}
 
@@ -158,32 +161,43 @@ class NoisySpeech:
         index = self.speech.draw(rng)
         same = self._same_voice[index]
         sound = np.zeros(self.samples, np.float32)
-        at = int(rng.integers(self.sample_rate)) if rng.random() < 0.3 else 0
+        at = int(rng.integers(self.samples // 4 + 1)) if rng.random() < 0.3 else 0
         longest = int(self.speech.lengths[index])
         start = int(rng.integers(longest - self.samples)) if longest > self.samples else 0
         while at < self.samples:
             piece = self.speech.clip(index, start, self.samples - at)
-            sound[at : at + len(piece)] = piece * np.float32(0.1 / (active_level(piece) + 1e-4))
+            sound[at : at + len(piece)] = piece * np.float32(0.1 / (self._level(index) + 1e-4))
             at += len(piece) + int(rng.exponential(0.3) * self.sample_rate)
             index, start = int(same[rng.integers(len(same))]), 0
         return sound
+
+    def _level(self, index: int) -> float:
+        """Measure the level of a whole clip of speech, once: a crop may hold nothing but a pause."""
+        if index not in self._levels:
+            self._levels[index] = active_level(self.speech.clip(index))
+        return self._levels[index]
 
     def _noise(self, rng: np.random.Generator) -> np.ndarray:
         """Draw one noise: float32 (samples,) of RMS 1."""
         chances, kind = self.chances, rng.random()
         if kind < chances.synthetic:
-            names = list(noises.MAKERS)
-            return noises.MAKERS[names[rng.integers(len(names))]](rng, self.samples, self.sample_rate)
+            return self._synthetic(rng)
         if kind < chances.synthetic + chances.babble:
             return noises.babble(rng, self.samples, self.voices)
         if self.keys is not None and kind < chances.synthetic + chances.babble + chances.typing:
             return noises.typing(rng, self.samples, self.keys)
-        return self._recorded(rng)
+        if self.noise is not None:
+            return self._recorded(rng, self.noise)
+        return self._synthetic(rng)
 
-    def _recorded(self, rng: np.random.Generator) -> np.ndarray:
+    def _synthetic(self, rng: np.random.Generator) -> np.ndarray:
+        names = list(noises.MAKERS)
+        return noises.MAKERS[names[rng.integers(len(names))]](rng, self.samples, self.sample_rate)
+
+    def _recorded(self, rng: np.random.Generator, noise: Clips) -> np.ndarray:
         """Take recorded noise, half of the time slower or faster (lower or higher) by up to a fifth."""
         speed = float(np.round(rng.uniform(0.8, 1.25), 2)) if rng.random() < 0.5 else 1.0
-        sound = noises.chain(rng, int(self.samples * speed) + 1, self.noise)
+        sound = noises.chain(rng, int(self.samples * speed) + 1, noise)
         if speed != 1.0:
             sound = soxr.resample(sound, 100 * speed, 100, "QQ")
         return noises.unit(np.resize(sound, self.samples))

@@ -23,7 +23,7 @@ class Group(Block):
 
     def parts(self) -> list[Block]:
         """List the blocks in their order."""
-        return [self.get_submodule(name) for name in self.order]  # type: ignore[misc]
+        return [self.get_submodule(name) for name in self.order]
 
     def step(self, x: Tensor, state: State, last: bool, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Process the next piece; groups carry the lengths of padded batches on to their blocks."""
@@ -39,7 +39,8 @@ class Chain(Group):
 
     def __init__(self, *blocks: Block, **named: Block) -> None:
         super().__init__(*blocks, **named)
-        stride, lookahead, period = Fraction(1), 0, 1
+        stride, period = Fraction(1), 1
+        lookahead: int | float = 0
         for block in self.parts():
             lookahead = inf if inf in (lookahead, block.lookahead) else lookahead + ceil(stride * block.lookahead)
             period = lcm(period, (stride * block.period).numerator)

@@ -97,7 +97,7 @@ class InverseSTFT(Block):
         parts = y.unflatten(2, (-1, self.hop))
         count = parts.shape[2]
         total = sum(functional.pad(parts[:, :, i], (0, 0, i, count - 1 - i)) for i in range(count))
-        return total.flatten(1)  # type: ignore[union-attr]
+        return total.flatten(1)
 
 
 class Bands(nn.Module):

@@ -22,9 +22,9 @@ Class = TypeVar("Class", bound=type)
 @dataclass_transform(frozen_default=True)
 def state(cls: Class) -> Class:
     """Make a class of tensors a state: a frozen dataclass that tree_map, export and compile know."""
-    cls = dataclass(frozen=True)(cls)
-    register_dataclass(cls, field_names=[field.name for field in fields(cls)])
-    return cls
+    made: Any = dataclass(frozen=True)(cls)
+    register_dataclass(made, field_names=[field.name for field in fields(made)])
+    return made
 
 
 @state

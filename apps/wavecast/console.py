@@ -132,4 +132,4 @@ class JsonReport:
     def close(self) -> None:
         """Close the file; stdout stays open."""
         if self._file not in (None, sys.stdout):
-            self._file.close()  # type: ignore[union-attr]
+            self._file.close()

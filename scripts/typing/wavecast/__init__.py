@@ -1,0 +1,1 @@
+../../../apps/wavecast/__init__.py

@@ -1,0 +1,1 @@
+../../../apps/wavecast/__main__.py

@@ -21,226 +21,161 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wavecast.core.block import Block, Window, total
+from wavecast.core.block import Block, Frames
+from wavecast.core.complex_layers import (
+    AlongFrequency,
+    ComplexBatchNorm,
+    ComplexConvolution,
+    ComplexFSMN,
+    ComplexSqueezeExcitation,
+    ComplexTransposedConvolution,
+    complex_concatenate,
+    complex_product,
+)
 from wavecast.core.groups import Chain
+from wavecast.core.spectral import STFT, InverseSTFT
 from wavecast.core.state import State
 
 SAMPLE_RATE = 16000
 WINDOW, HOP = 640, 320
+SLOPE = 0.01
 ENCODER_KERNELS = (5, 5, 5, 5, 5, 5, 2)
 DECODER_KERNELS = (2, 5, 5, 5, 6, 5, 5)
-SLOPE = 0.01
+"""Taps over frequency, which take 321 bins to 1 and back."""
 
 
-class ComplexConvolution(Window):
-    def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, int], freq_stride: int = 1, left: int = 0, right: int = 0
-    ) -> None:
-        super().__init__(kernel[0], left=left, right=right)
-        self.real = nn.Conv2d(inputs, outputs, kernel)
-        self.imag = nn.Conv2d(inputs, outputs, kernel)
-        self.freq_stride = freq_stride
+class FRCRN(Block):
+    """Enhance speech: (batch, samples) noisy at 16 kHz to (batch, samples) clean.
 
-    def real_form(self):
-        real, imag = self.real, self.imag
-        weight = torch.cat([torch.cat([real.weight, -imag.weight], 1), torch.cat([imag.weight, real.weight], 1)])
-        return weight, torch.cat([real.bias - imag.bias, real.bias + imag.bias])
-
-    def operator(self, x: Tensor) -> Tensor:
-        weight, bias = self.real_form()
-        y = functional.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride=(1, self.freq_stride))
-        return y.permute(0, 2, 3, 1)
-
-
-class ComplexTransposedConvolution(Window):
-    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], freq_stride: int = 1) -> None:
-        super().__init__(kernel[0])
-        self.real = nn.ConvTranspose2d(inputs, outputs, kernel)
-        self.imag = nn.ConvTranspose2d(inputs, outputs, kernel)
-        self.freq_stride = freq_stride
-
-    def real_form(self):
-        real, imag = self.real, self.imag
-        weight = torch.cat([torch.cat([real.weight, imag.weight], 1), torch.cat([-imag.weight, real.weight], 1)])
-        return weight, torch.cat([real.bias - imag.bias, real.bias + imag.bias])
-
-    def operator(self, x: Tensor) -> Tensor:
-        weight, bias = self.real_form()
-        y = functional.conv_transpose2d(
-            x.permute(0, 3, 1, 2), weight, bias, stride=(1, self.freq_stride), padding=(self.span - 1, 0)
-        )
-        return y.permute(0, 2, 3, 1)
-
-
-class ComplexBatchNorm(Block):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(2 * channels)
-
-    def step(self, x, state, last):
-        return self.norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), ()
-
-
-class LeakyReLU(Block):
-    def step(self, x, state, last):
-        return functional.leaky_relu(x, SLOPE), ()
-
-
-class FSMN(Window):
-    def __init__(self, channels: int, order: int = 20) -> None:
-        super().__init__(1)
-        self.order = order
-        self.linear = nn.Linear(channels, channels)
-        self.project = nn.Linear(channels, channels, bias=False)
-        self.memory = nn.Parameter(torch.randn(channels, order) / order)
-
-    def step(self, x, state, last):
-        p = self.project(torch.relu(self.linear(x)))
-        q = functional.pad(p.transpose(1, 2), (self.order - 1, 0))
-        m = functional.conv1d(q, self.memory[:, None], groups=x.shape[2]).transpose(1, 2)
-        return x + p + m, ()
-
-
-class ComplexFSMN(Block):
-    def __init__(self, channels: int, order: int = 20) -> None:
-        super().__init__()
-        self.real, self.imag = FSMN(channels, order), FSMN(channels, order)
-
-    def step(self, x, state, last):
-        re, im = x.chunk(2, -1)
-        return torch.cat([self.real(re)[0] - self.imag(im)[0], self.real(im)[0] + self.imag(re)[0]], -1), ()
-
-
-class AlongFrequency(Block):
-    def __init__(self, inner: Block) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def step(self, x, state, last):
-        y, _ = self.inner(x.flatten(0, 1))
-        return y.unflatten(0, x.shape[:2]), ()
-
-
-class ComplexSqueezeExcitation(Block):
-    lookahead = inf
-
-    def __init__(self, channels: int, reduction: int = 8) -> None:
-        super().__init__()
-
-        def gate() -> nn.Sequential:
-            return nn.Sequential(
-                nn.Linear(channels, channels // reduction),
-                nn.ReLU(),
-                nn.Linear(channels // reduction, channels),
-                nn.Sigmoid(),
-            )
-
-        self.real, self.imag = gate(), gate()
-
-    def scale(self, mean):
-        re, im = mean.chunk(2, -1)
-        return torch.cat([self.real(re) - self.imag(im), self.real(im) + self.imag(re)], -1)
-
-    def step(self, x, state, last):
-        return x * self.scale(x.mean((1, 2)))[:, None, None], ()
-
-
-def complex_concatenate(*xs: Tensor) -> Tensor:
-    parts = [x.chunk(2, -1) for x in xs]
-    return torch.cat([re for re, _ in parts] + [im for _, im in parts], -1)
-
-
-class UNet(Block):
-    """A complex U-Net over (time, freq): seven layers down, an FSMN over time at the bottom, seven layers up.
-
-    Every layer halves (doubles) the frequency axis; encoders add a frame each, decoders take it away again.
+    The bare network: no level is normalized, and the first and last 20 ms, where only one frame reaches, are divided
+    by the bare ramp of the window and may be loud. `frcrn_windows.py` cares for both.
 
     Args:
         channels: complex channels of every layer.
-        order: taps of the FSMNs, the current element included.
-        reduction: bottleneck of the squeeze-excitation.
+        taps: of the FSMNs, the current element included.
+        reduction: of the channels inside the squeeze-excitations.
+    """
+
+    lookahead = inf
+    needs_all = "its gates are averages over the whole signal"
+    instead = "use the streaming model, frcrn.stream16k"
+
+    def __init__(self, channels: int = 128, taps: int = 20, reduction: int = 8) -> None:
+        super().__init__()
+        self.analysis = STFT(WINDOW, HOP)
+        self.unet1 = UNet(channels, taps, reduction)
+        self.unet2 = UNet(channels, taps, reduction)
+        self.synthesis = Synthesis()
+
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Enhance whole signals."""
+        if not x.shape[1]:
+            return x.clone(), ()
+        spectrum = self.spectrum(x)
+        y, _ = self.synthesis(complex_product(spectrum, self.mask(spectrum)))
+        return y[:, : x.shape[1]], ()
+
+    def padded(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Refuse padded batches: a row's gates would depend on its padding."""
+        raise ValueError("FRCRN takes no padded batches\nhint: train on crops of equal length, as it was")
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        """Give the spectrum (batch, time, 321, 2) of samples (batch, samples)."""
+        return self.analysis(fill_last_hop(x))[0]
+
+    def mask(self, spectrum: Tensor) -> Tensor:
+        """Predict the complex mask, parts in (-2, 2): (batch, time, freq, 2) to the same shape."""
+        first, _ = self.unet1(spectrum)
+        second, _ = self.unet2(first)
+        return torch.tanh(first) + torch.tanh(second)
+
+
+def fill_last_hop(x: Tensor) -> Tensor:
+    """Append zeros up to whole hops, and to one window at least."""
+    samples = x.shape[1]
+    return functional.pad(x, (0, max(WINDOW - samples, -samples % HOP)))
+
+
+class UNet(Block):
+    """A complex U-Net over time and frequency: seven layers down, FSMNs over time at the bottom, seven layers up.
+
+    A layer down halves the frequencies and adds a frame, a layer up undoes both. Maps (batch, time, 321, 2) to the
+    same shape.
+
+    Args:
+        channels: complex channels of every layer.
+        taps: of the FSMNs.
+        reduction: of the channels inside the squeeze-excitations.
     """
 
     lookahead = inf
 
-    def __init__(self, channels: int, order: int = 20, reduction: int = 8) -> None:
+    def __init__(self, channels: int, taps: int, reduction: int) -> None:
         super().__init__()
         depth = len(ENCODER_KERNELS)
-        self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
-        for i, kernel in enumerate(ENCODER_KERNELS):
-            memory = {"memory": AlongFrequency(ComplexFSMN(channels, order))} if i else {}
-            convolution = ComplexConvolution(channels if i else 1, channels, (2, kernel), 2, left=1, right=1)
-            self.encoders.append(
-                Chain(**memory, convolution=convolution, norm=ComplexBatchNorm(channels), activation=LeakyReLU())
+        self.encoders = nn.ModuleList(
+            encoder(channels if i else 1, channels, kernel, taps if i else None)
+            for i, kernel in enumerate(ENCODER_KERNELS)
+        )
+        self.bottleneck = Chain(ComplexFSMN(channels, taps), ComplexFSMN(channels, taps))
+        self.decoders = nn.ModuleList(
+            decoder(
+                2 * channels if i else channels, *((channels, kernel, taps) if i < depth - 1 else (1, kernel, None))
             )
-        self.bottleneck = Chain(ComplexFSMN(channels, order), ComplexFSMN(channels, order))
-        for i, kernel in enumerate(DECODER_KERNELS):
-            outputs = channels if i < depth - 1 else 1
-            convolution = ComplexTransposedConvolution(2 * channels if i else channels, outputs, (2, kernel), 2)
-            memory = {"memory": AlongFrequency(ComplexFSMN(channels, order))} if i < depth - 1 else {}
-            self.decoders.append(
-                Chain(convolution=convolution, norm=ComplexBatchNorm(outputs), activation=LeakyReLU(), **memory)
-            )
+            for i, kernel in enumerate(DECODER_KERNELS)
+        )
         self.skip_gates = nn.ModuleList(ComplexSqueezeExcitation(channels, reduction) for _ in range(depth - 1))
         self.decoder_gates = nn.ModuleList(ComplexSqueezeExcitation(channels, reduction) for _ in range(depth - 2))
         self.output = ComplexConvolution(1, 1, (1, 1))
 
-    def step(self, x: Tensor, state: State, last: bool, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """Map a whole complex plane (batch, time, freq, 2) to one of the same shape."""
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Map a whole plane. What goes down is not gated, only what goes across and up."""
         skips = []
-        for encoder, gate in zip(self.encoders, [*self.skip_gates, None], strict=True):
-            x, _ = encoder(x, lengths=lengths)
-            lengths = total(lengths, encoder)
-            skips.append(gate(x, lengths=lengths)[0] if gate else None)
-        x = self.bottleneck(x.flatten(2), lengths=lengths)[0][:, :, None]
-        for decoder, gate, skip in zip(
-            self.decoders, [*self.decoder_gates, None, None], [*skips[-2::-1], None], strict=True
-        ):
-            x, _ = decoder(x, lengths=lengths)
-            lengths = total(lengths, decoder)
-            x = gate(x, lengths=lengths)[0] if gate else x
-            x = x if skip is None else complex_concatenate(x, skip)
-        return self.output(x, lengths=lengths)[0], ()
-
-    def padded(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        """Process a padded batch: every block masks for itself."""
-        return self.step(x, None, True, lengths)
+        for layer, gate in zip(self.encoders, [*self.skip_gates, None], strict=True):
+            x, _ = layer(x)
+            if gate is not None:
+                skips.append(gate(x)[0])
+        x = self.bottleneck(x[:, :, 0])[0][:, :, None]
+        for layer, gate in zip(self.decoders, [*self.decoder_gates, None, None], strict=True):
+            x, _ = layer(x)
+            x = x if gate is None else gate(x)[0]
+            x = complex_concatenate(x, skips.pop()) if skips else x
+        return self.output(x)[0], ()
 
 
-class FRCRN(Block):
+def encoder(inputs: int, outputs: int, kernel: int, taps: int | None) -> Chain:
+    """Build a layer down; the first one has no FSMN."""
+    memory = {} if taps is None else {"memory": AlongFrequency(ComplexFSMN(inputs, taps))}
+    return Chain(
+        **memory,
+        convolution=ComplexConvolution(inputs, outputs, (2, kernel), freq_stride=2, left=1, right=1),
+        norm=ComplexBatchNorm(outputs),
+        activation=Frames(nn.LeakyReLU(SLOPE)),
+    )
+
+
+def decoder(inputs: int, outputs: int, kernel: int, taps: int | None) -> Chain:
+    """Build a layer up; the last one has no FSMN."""
+    memory = {} if taps is None else {"memory": AlongFrequency(ComplexFSMN(outputs, taps))}
+    return Chain(
+        convolution=ComplexTransposedConvolution(inputs, outputs, (2, kernel), freq_stride=2),
+        norm=ComplexBatchNorm(outputs),
+        activation=Frames(nn.LeakyReLU(SLOPE)),
+        **memory,
+    )
+
+
+class Synthesis(InverseSTFT):
+    """The inverse STFT of whole signals; the first and last hop, where one frame is alone, are divided by its ramp."""
+
     lookahead = inf
-    needs_all = "its squeeze-excitation averages over the whole signal"
-    instead = "use the streaming model, frcrn.stream16k"
 
-    def __init__(self, channels: int = 128, order: int = 20, reduction: int = 8) -> None:
-        super().__init__()
-        self.unet1 = UNet(channels, order, reduction)
-        self.unet2 = UNet(channels, order, reduction)
-        self.register_buffer("window", torch.hann_window(WINDOW, dtype=torch.float64).sqrt().float(), persistent=False)
-
-    def mask(self, spectrum: Tensor) -> Tensor:
-        a = self.unet1(spectrum)[0]
-        b = self.unet2(a)[0]
-        return torch.tanh(a) + torch.tanh(b)
-
-    def analysis(self, x):
-        n = x.shape[1]
-        x = functional.pad(x, (0, max(WINDOW - n, -n % HOP)))
-        return torch.view_as_real(torch.fft.rfft(x.unfold(1, WINDOW, HOP) * self.window))
-
-    def synthesis(self, spectrum, samples):
-        frames = torch.fft.irfft(torch.view_as_complex(spectrum), WINDOW) * self.window
-
-        def overlap_add(f):
-            return functional.pad(f[..., :HOP], (0, 0, 0, 1)) + functional.pad(f[..., HOP:], (0, 0, 1, 0))
-
-        weight = overlap_add((self.window**2).expand(frames.shape[1:]))
-        return (overlap_add(frames) / (weight + 1e-8)).flatten(1)[:, :samples]
+    def __init__(self) -> None:
+        super().__init__(WINDOW, HOP)
 
     def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
-        if not x.shape[1]:
-            return x, ()
-        s = self.analysis(x)
-        m = self.mask(s)
-        y = torch.view_as_real(torch.view_as_complex(s) * torch.view_as_complex(m))
-        return self.synthesis(y, x.shape[1]), ()
+        """Add up the frames of a whole signal."""
+        y, _ = super().step(x, None, True)
+        ramp = 1 / (self.window**2 + 1e-8)
+        ends = [y[:, :HOP] * ramp[:HOP], y[:, HOP:-HOP], y[:, -HOP:] * ramp[-HOP:]]
+        return torch.cat(ends, 1), ()

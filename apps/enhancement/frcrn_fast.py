@@ -11,6 +11,7 @@ What makes it fast, in the order of what it saves:
 Axes: one signal at a time, planes are (time, freq, channel).
 """
 
+import copy
 from collections.abc import Iterator
 from math import inf
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wavecast.apps.enhancement.frcrn import FRCRN, SLOPE, UNet
+from wavecast.apps.enhancement.frcrn import FRCRN, SLOPE, UNet, fill_last_hop
 from wavecast.core.block import Block
 from wavecast.core.groups import Chain
 from wavecast.core.state import State
@@ -44,7 +45,7 @@ class FastFRCRN(Block):
         super().__init__()
         with torch.no_grad():
             self.unet1, self.unet2 = FastUNet(network.unet1), FastUNet(network.unet2)
-        self.analysis, self.synthesis = network.analysis, network.synthesis
+        self.analysis, self.synthesis = copy.deepcopy((network.analysis, network.synthesis))
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -55,11 +56,11 @@ class FastFRCRN(Block):
         return torch.stack([self._enhance(signal) for signal in x]), ()
 
     def _enhance(self, signal: Tensor) -> Tensor:
-        spectrum = self.analysis(signal[None])[0]
+        spectrum = self.analysis(fill_last_hop(signal[None]))[0][0]
         first = self.unet1(spectrum)
         mask = torch.tanh(self.unet2(first)).add_(first.tanh_())
         masked = torch.view_as_real(torch.view_as_complex(spectrum) * torch.view_as_complex(mask))
-        return self.synthesis(masked[None], len(signal))[0]
+        return self.synthesis(masked[None])[0][0, : len(signal)]
 
 
 class FastUNet(nn.Module):
@@ -72,7 +73,7 @@ class FastUNet(nn.Module):
         self.bottleneck = nn.ModuleList(Memory(layer) for layer in unet.bottleneck.parts())
         self.decoders = nn.ModuleList(Decoder(layer, planes=min(i, 1) + 1) for i, layer in enumerate(decoders))
         self.top = Top(top, unet.output)
-        self.skip_gates, self.decoder_gates = unet.skip_gates, unet.decoder_gates
+        self.skip_gates, self.decoder_gates = copy.deepcopy((unet.skip_gates, unet.decoder_gates))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a whole complex plane (time, freq, 2)."""
@@ -99,7 +100,7 @@ class Encoder(nn.Module):
         parts = dict(layer.named_children())
         self.memory = Memory(parts["memory"].inner) if "memory" in parts else None
         weight, bias = parts["convolution"].real_form()
-        weight, bias = fold(weight, bias, parts["norm"].norm)
+        weight, bias = fold(weight, bias, parts["norm"].function)
         self.convolution = TwoTaps([weight], bias, stride=parts["convolution"].freq_stride)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +133,7 @@ class Decoder(nn.Module):
     def __init__(self, layer: Chain, planes: int) -> None:
         super().__init__()
         parts = dict(layer.named_children())
-        weight, bias = fold(*transposed(parts["convolution"], planes), parts["norm"].norm)
+        weight, bias = fold(*transposed(parts["convolution"], planes), parts["norm"].function)
         self.convolution = TwoTaps([weight[..., phase::2].flip(3) for phase in (0, 1)], bias)
         self.memory = Memory(parts["memory"].inner)
 
@@ -167,7 +168,7 @@ class Top(nn.Module):
     def __init__(self, layer: Chain, output: nn.Module) -> None:
         super().__init__()
         parts = dict(layer.named_children())
-        weight, bias = fold(*transposed(parts["convolution"], planes=2), parts["norm"].norm)
+        weight, bias = fold(*transposed(parts["convolution"], planes=2), parts["norm"].function)
         self.taps = weight.shape[3]
         self.register_buffer("kernel", weight.permute(1, 2, 3, 0).flatten(1).contiguous())
         self.register_buffer("bias", bias)
@@ -250,7 +251,7 @@ class Memory(nn.Module):
         self.register_buffer("bias", torch.cat([real.linear.bias, imag.linear.bias]))
         self.register_buffer("real", real.project.weight.t().contiguous())
         self.register_buffer("imag", imag.project.weight.t().contiguous())
-        taps = torch.stack([real.memory, imag.memory, real.memory, -imag.memory])
+        taps = torch.stack([real.memory.weight, imag.memory.weight, real.memory.weight, -imag.memory.weight])
         taps[..., -1] += torch.tensor([1.0, 1.0, 1.0, -1.0])[:, None]
         self.register_buffer("taps", taps.flatten(0, 1)[:, None, None].contiguous())
 

@@ -93,7 +93,7 @@ def renamed() -> Iterator[tuple[str, list[str]]]:
                     for kind in ("weight", "bias"):
                         yield f"{ours}.convolution.{part}.{kind}", [f"{name}.{convolution}_{short}.{kind}"]
                 for kind in ("weight", "bias", "running_mean", "running_var"):
-                    yield f"{ours}.norm.norm.{kind}", [f"{name}.bn.bn_{short}.{kind}" for short in PARTS.values()]
+                    yield f"{ours}.norm.function.{kind}", [f"{name}.bn.bn_{short}.{kind}" for short in PARTS.values()]
                 if (side, i) not in (("encoders", 0), ("decoders", DEPTH - 1)):
                     yield from renamed_memory(f"{ours}.memory.inner", f"{theirs}.fsmn_{layer[:3]}{i}", 1)
         for level in (1, 2):
@@ -116,7 +116,7 @@ def renamed_memory(ours: str, theirs: str, level: int) -> Iterator[tuple[str, li
             ("linear.weight", "linear.weight"),
             ("linear.bias", "linear.bias"),
             ("project.weight", "project.weight"),
-            ("memory", "conv1.weight"),
+            ("memory.weight", "conv1.weight"),
         ):
             yield f"{ours}.{part}.{name}", [f"{theirs}.fsmn_{short}_L{level}.{official}"]
 
@@ -145,7 +145,7 @@ def official_shapes() -> dict[str, tuple[int, ...]]:
         shape = ours[name]
         if len(names) == 2:
             shape = (shape[0] // 2,)
-        elif name.endswith("memory"):
+        elif name.endswith(".memory.weight"):
             shape = (shape[0], 1, shape[1], 1)
         elif len(shape) == 4:
             shape = (*shape[:2], shape[3], shape[2])

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kit.streaming import check_whole_only
 from parity.seeded import moderate_frcrn, seeded_signal, seeded_state
 from torch import Tensor
 
+from kit.streaming import check_whole_only
 from wavecast.apps.enhancement import frcrn_fast
 from wavecast.apps.enhancement.frcrn import FRCRN, UNet
 from wavecast.apps.enhancement.frcrn_fast import FastFRCRN, FastUNet

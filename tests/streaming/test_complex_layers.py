@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from kit.streaming import check_block, check_whole_only
 from torch import Tensor, nn
 
+from kit.streaming import check_block, check_whole_only
 from wavecast.core.complex_layers import (
     FSMN,
     AlongFrequency,

@@ -1,0 +1,446 @@
+"""Sound in and out of files and pipes, block by block, in constant memory.
+
+    with open_audio("talk.m4a") as reader, create_audio("talk.wav", reader.info) as writer:
+        while (x := reader.read(65536)).shape[1]:
+            writer.write(x)                                     # float32 (channels, n)
+
+libsndfile reads and writes what it can; PyAV reads the rest (m4a, aac, webm, sound tracks of videos, and any container
+but WAV on a pipe); WAV and raw samples on a pipe go through `riff`.
+"""
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import numpy as np
+import soundfile
+
+from wavecast.core.errors import WavecastError
+from wavecast.datamodules import riff
+from wavecast.datamodules.riff import ENCODINGS, ByteSource, SampleFormat
+
+TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license", "software")
+LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
+INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ALAC_16": 16, "ALAC_24": 24}
+SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".opus": "OGG", ".mp3": "MP3", ".aif": "AIFF"}
+SUFFIXES |= {".aiff": "AIFF", ".w64": "W64", ".rf64": "RF64", ".au": "AU", ".caf": "CAF"}
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4a", ".aac", ".webm", ".mkv", ".mov", ".avi", ".wma", ".mka", ".m4v", ".3gp"})
+AUDIO_SUFFIXES = frozenset(SUFFIXES) | VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a recording is.
+
+    Attributes:
+        sample_rate: in hertz.
+        channels: of it.
+        frames: samples of each channel; None when only its end will tell.
+        container: libsndfile's name ("WAV", "FLAC" ...), "RAW", or PyAV's ("mov,mp4,m4a").
+        subtype: libsndfile's name of the encoding ("PCM_16"), the raw encoding ("s16le"), or the codec ("aac").
+        tags: title, artist and so on, as far as the container has them.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int | None
+    container: str
+    subtype: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_raw(text: str) -> SampleFormat:
+    """Parse ENCODING:RATE[:CHANNELS], as in "s16le:16000" or "f32le:48000:2".
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    parts = text.lower().split(":")
+    if len(parts) not in (2, 3) or parts[0] not in ENCODINGS or not all(part.isdecimal() for part in parts[1:]):
+        raise ValueError(f"{text!r} is not ENCODING:RATE[:CHANNELS]; encodings: {', '.join(ENCODINGS)}")
+    rate, channels = int(parts[1]), int(parts[2]) if len(parts) == 3 else 1
+    if not rate or not channels:
+        raise ValueError(f"{text!r}: rate and channels must be above 0")
+    return SampleFormat(parts[0], rate, channels)
+
+
+class AudioReader:
+    """A recording that is read from its beginning to its end; a context manager.
+
+    Attributes:
+        info: what it is.
+        truncated: the file promised more than it held.
+    """
+
+    def __init__(self, info: AudioInfo) -> None:
+        self.info = info
+        self.truncated = False
+
+    def read(self, frames: int) -> np.ndarray:
+        """Read float32 (channels, n), n at most `frames`, and 0 only at the end; a pipe gives what has arrived.
+
+        Raises:
+            WavecastError: the sound is damaged here.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def close(self) -> None:
+        """Let the file go."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SoundfileReader(AudioReader):
+    """A file that libsndfile understands."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = soundfile.SoundFile(path)
+        file = self._file
+        tags = {name: text for name in TAGS if (text := getattr(file, name, ""))}
+        super().__init__(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype, tags))
+        self._path, self._left = path, file.frames
+
+    def read(self, frames: int) -> np.ndarray:
+        """Read on; a file that ends early is marked truncated."""
+        try:
+            x = self._file.read(min(frames, self._left), dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise WavecastError(f"{self._path} is damaged: {_reason(error)}") from error
+        self._left -= len(x)
+        if not len(x) and self._left:
+            self.truncated, self._left = True, 0
+        return np.ascontiguousarray(x.T)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class PipeReader(AudioReader):
+    """WAV or raw samples as they arrive."""
+
+    def __init__(self, source: ByteSource, sound: SampleFormat, size: int | None, container: str) -> None:
+        frames = None if size is None else size // sound.frame_bytes
+        super().__init__(AudioInfo(sound.sample_rate, sound.channels, frames, container, sound.encoding))
+        self._source, self._sound, self._size, self._rest = source, sound, size, b""
+
+    def read(self, frames: int) -> np.ndarray:
+        """Read the whole frames that have arrived; wait for the first one."""
+        width = self._sound.frame_bytes
+        data = self._rest
+        while len(data) < width:
+            most = frames * width if self._size is None else min(frames * width, self._size)
+            more = self._source.some(most) if most else b""
+            if not more:
+                self.truncated = bool(data) or bool(self._size)
+                return np.zeros((self._sound.channels, 0), np.float32)
+            data += more
+            self._size = None if self._size is None else self._size - len(more)
+        whole = min(len(data) // width, frames) * width
+        self._rest = data[whole:]
+        return self._sound.decode(data[:whole])
+
+
+def open_audio(source: str | Path, raw: SampleFormat | None = None) -> AudioReader:
+    """Open a recording.
+
+    Args:
+        source: a path, or "-" for stdin.
+        raw: how the samples lie, for input without a header.
+
+    Raises:
+        WavecastError: it is missing, a folder, empty, unreadable, or no sound; the hint says what to do.
+    """
+    if str(source) == "-":
+        return _open_pipe(sys.stdin.fileno(), raw)
+    path = Path(source)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise WavecastError(f"{path} is a folder", "give a file")
+        if not stat.S_ISREG(mode) or raw is not None:
+            return _FileClosing(os.open(path, os.O_RDONLY), raw)
+        if not path.stat().st_size:
+            raise WavecastError(f"{path} is empty")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise WavecastError(f"{path} does not exist") from None
+    except OSError as error:
+        raise WavecastError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return SoundfileReader(path)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        from wavecast.datamodules.av_files import open_av
+
+        return open_av(path, _reason(error))
+
+
+def _open_pipe(descriptor: int, raw: SampleFormat | None) -> AudioReader:
+    if raw is not None:
+        return PipeReader(ByteSource(descriptor), raw, None, "RAW")
+    begun = ByteSource(descriptor).exactly(12)
+    if not begun:
+        raise WavecastError("the input is empty")
+    if begun[:4] in (b"RIFF", b"RF64", b"BW64"):
+        source = ByteSource(descriptor, begun)
+        sound, size = riff.read_header(source)
+        return PipeReader(source, sound, size, "WAV")
+    from wavecast.datamodules.av_files import open_av_pipe
+
+    return open_av_pipe(descriptor, begun)
+
+
+class _FileClosing(AudioReader):
+    """A named pipe or a raw file: read as a pipe is, and closed at the end."""
+
+    def __init__(self, descriptor: int, raw: SampleFormat | None) -> None:
+        self._descriptor = descriptor
+        self._reader = _open_pipe(descriptor, raw)
+        super().__init__(self._reader.info)
+
+    def read(self, frames: int) -> np.ndarray:
+        """Read on."""
+        x = self._reader.read(frames)
+        self.truncated = self._reader.truncated
+        return x
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+
+def load_audio(path: str | Path) -> tuple[np.ndarray, int]:
+    """Read a whole recording: float32 (channels, frames), and its sample rate in hertz.
+
+    Raises:
+        WavecastError: as `open_audio`.
+    """
+    with open_audio(path) as reader:
+        pieces = []
+        while (x := reader.read(1 << 18)).shape[1]:
+            pieces.append(x)
+        empty = np.zeros((reader.info.channels, 0), np.float32)
+        return np.concatenate([empty, *pieces], 1), reader.info.sample_rate
+
+
+class AudioWriter:
+    """A recording that is written from its beginning to its end; a context manager.
+
+    Attributes:
+        clipped: samples beyond full scale that an integer or lossy encoding limited.
+    """
+
+    def __init__(self, limits: bool) -> None:
+        self.clipped = 0
+        self._limits = limits
+
+    def write(self, x: np.ndarray) -> None:
+        """Write float32 (channels, n).
+
+        Raises:
+            WavecastError: the disk is full, or the target is gone.
+        """
+        if self._limits:
+            self.clipped += int(np.count_nonzero(np.abs(x) > 1))
+        self._write(x)
+
+    def _write(self, x: np.ndarray) -> None:
+        raise NotImplementedError(type(self).__name__)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(kept=kind is None)
+
+    def _end(self, kept: bool) -> None:
+        raise NotImplementedError(type(self).__name__)
+
+
+class FileWriter(AudioWriter):
+    """A file that appears whole under its name at the end, or not at all."""
+
+    def __init__(self, path: Path, info: AudioInfo, overwrite: bool) -> None:
+        super().__init__(limits=info.subtype not in ("FLOAT", "DOUBLE"))
+        self._path, self._info, self._overwrite = path, info, overwrite
+        self._temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+        with _writing(path):
+            descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._descriptor: IO[bytes] = os.fdopen(descriptor, "r+b")
+        try:
+            with _writing(path):
+                self._file = soundfile.SoundFile(
+                    descriptor, "w", info.sample_rate, info.channels, info.subtype, format=info.container, closefd=False
+                )
+            for name in TAGS:
+                if info.tags.get(name):
+                    with contextlib.suppress(soundfile.LibsndfileError, RuntimeError):
+                        setattr(self._file, name, info.tags[name])  # containers differ in what they hold
+        except BaseException:
+            self._discard()
+            raise
+
+    def _write(self, x: np.ndarray) -> None:
+        with _writing(self._path):
+            self._file.write(_for_libsndfile(x, self._info.subtype))
+
+    def _end(self, kept: bool) -> None:
+        try:
+            with _writing(self._path):
+                self._file.close()
+                if kept:
+                    if self._path.exists() and not self._overwrite:
+                        raise WavecastError(f"{self._path} exists", "give --overwrite, or another name with -o")
+                    self._temporary.replace(self._path)
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        self._descriptor.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def _for_libsndfile(x: np.ndarray, subtype: str) -> np.ndarray:
+    """Lay samples out as (n, channels), and round them ourselves where the encoding is of integers."""
+    bits = INTEGER_BITS.get(subtype, 0 if subtype in LOSSY or subtype in ("FLOAT", "DOUBLE") else 16)
+    if not bits:
+        return np.ascontiguousarray((np.clip(x, -1, 1) if subtype in LOSSY else x).T)
+    whole = riff.quantize(x.T, bits)
+    return (whole << 32 - bits).astype(np.int32) if bits > 16 else (whole << 16 - bits).astype(np.int16)
+
+
+class PipeWriter(AudioWriter):
+    """WAV or raw samples to stdout, as they come."""
+
+    def __init__(self, descriptor: int, sound: SampleFormat, container: str) -> None:
+        super().__init__(limits=not sound.encoding.startswith("f"))
+        self._descriptor, self._sound = descriptor, sound
+        if container == "WAV":
+            self._all(riff.header(sound))
+
+    def _write(self, x: np.ndarray) -> None:
+        self._all(self._sound.encode(x))
+
+    def _all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _end(self, kept: bool) -> None:
+        """Leave stdout open: it belongs to the process."""
+
+
+def create_audio(target: str | Path, info: AudioInfo, overwrite: bool = False) -> AudioWriter:
+    """Begin to write a recording.
+
+    Args:
+        target: a path, or "-" for stdout.
+        info: rate, channels, container, subtype and tags; `frames` does not matter. For a pipe: container "WAV" or
+            "RAW", subtype an encoding of `riff`.
+        overwrite: replace a file that exists.
+
+    Raises:
+        WavecastError: the target exists, cannot be written, or the container does not take the encoding.
+    """
+    if str(target) == "-":
+        sound = SampleFormat(info.subtype, info.sample_rate, info.channels)
+        return PipeWriter(sys.stdout.fileno(), sound, info.container)
+    path = Path(target)
+    if path.is_dir():
+        raise WavecastError(f"{path} is a folder", f"give a file name, or -o {path}/ with a slash")
+    if path.exists() and not overwrite:
+        raise WavecastError(f"{path} exists", "give --overwrite, or another name with -o")
+    if not soundfile.check_format(info.container, info.subtype):
+        raise WavecastError(f"{info.container} cannot hold {info.subtype}", "choose another --format or --subtype")
+    return FileWriter(path, info, overwrite)
+
+
+def pipe_info(info: AudioInfo) -> AudioInfo:
+    """Choose what goes to a pipe for what came in: raw for raw, WAV for all else, in the nearest encoding."""
+    if info.subtype in ENCODINGS:
+        return info
+    names = {"PCM_16": "s16le", "PCM_24": "s24le", "PCM_32": "s32le", "FLOAT": "f32le", "DOUBLE": "f64le"}
+    return replace(info, container="WAV", subtype=names.get(info.subtype, "s16le"))
+
+
+def file_info(info: AudioInfo, suffix: str = "", subtype: str = "") -> AudioInfo:
+    """Choose container and encoding of a file for what came in.
+
+    What libsndfile can write again stays as it is; all else becomes FLAC. A suffix chooses the container, and the
+    encoding stays where the container holds it.
+
+    Args:
+        info: of the input.
+        suffix: of the output's name, or empty.
+        subtype: libsndfile's name of the encoding wanted, or empty.
+
+    Raises:
+        WavecastError: no container is known by that suffix, or it does not hold the encoding.
+    """
+    names = {"s16le": "PCM_16", "s16be": "PCM_16", "s24le": "PCM_24", "s32le": "PCM_32", "s32be": "PCM_32"}
+    names |= {"u8": "PCM_U8", "f32le": "FLOAT", "f32be": "FLOAT", "f64le": "DOUBLE"}
+    kept = names.get(info.subtype, info.subtype)
+    container = "WAV" if info.container == "RAW" else info.container
+    if suffix:
+        if suffix.lower() not in SUFFIXES:
+            raise WavecastError(f"cannot write {suffix} files", f"known: {' '.join(SUFFIXES)}")
+        container = SUFFIXES[suffix.lower()]
+    elif container not in soundfile.available_formats():
+        container = "FLAC"
+    if suffix.lower() == ".opus":
+        kept = "OPUS"
+    if subtype and not soundfile.check_format(container, subtype.upper()):
+        raise WavecastError(f"{container} cannot hold {subtype}", f"it holds {', '.join(_subtypes(container))}")
+    chosen = subtype.upper() or kept
+    if not soundfile.check_format(container, chosen):
+        chosen = "PCM_16" if container == "FLAC" and kept in LOSSY | {"aac"} else soundfile.default_subtype(container)
+        if kept in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE") and soundfile.check_format(container, "PCM_24"):
+            chosen = "PCM_24"
+    return replace(info, container=container, subtype=chosen)
+
+
+def _subtypes(container: str) -> list[str]:
+    return [name for name in soundfile.available_subtypes() if soundfile.check_format(container, name)]
+
+
+def file_suffix(info: AudioInfo) -> str:
+    """Give the usual suffix of a container: ".wav"; Ogg Opus is ".opus"."""
+    if info.container == "OGG" and info.subtype == "OPUS":
+        return ".opus"
+    usual = {"WAVEX": ".wav", "RF64": ".wav", **{name: suffix for suffix, name in reversed(SUFFIXES.items())}}
+    return usual.get(info.container, f".{info.container.lower()}")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while writing into an error with a cure."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise WavecastError(f"cannot write {path}: the folder {path.parent} does not exist") from error
+    except OSError as error:
+        raise WavecastError(f"cannot write {path}: {error.strerror}", "check the folder and the space on it") from error
+    except (soundfile.LibsndfileError, RuntimeError, AssertionError) as error:
+        # soundfile asserts that all samples were taken; a full disk takes fewer.
+        reason = _reason(error) or "the disk took no more"
+        raise WavecastError(f"cannot write {path}: {reason}", "check the space on the disk") from error
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "error_string", None) or str(error)
+    return text.removeprefix("Error : ").rstrip(".").lower() if text else ""

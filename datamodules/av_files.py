@@ -1,0 +1,110 @@
+"""Sound that libsndfile cannot read, through PyAV: m4a, aac, webm, sound tracks of videos, containers on a pipe.
+
+The decoder drops the encoder's priming and padding as the container's edit lists say, so samples stay in place.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from wavecast.core.errors import WavecastError
+from wavecast.datamodules.audio_files import AudioInfo, AudioReader
+from wavecast.datamodules.riff import ByteSource
+
+
+class AVReader(AudioReader):
+    """The first sound track of a container."""
+
+    def __init__(self, container: Any, name: str) -> None:
+        if not container.streams.audio:
+            raise WavecastError(f"{name} has no sound track")
+        stream = container.streams.audio[0]
+        context = stream.codec_context
+        if not context.sample_rate or not context.channels:
+            raise WavecastError(f"{name} is damaged: its sound track has no rate or channels")
+        tags = {key.lower(): value for key, value in container.metadata.items()}
+        kind = container.format.name
+        super().__init__(AudioInfo(context.sample_rate, context.channels, None, kind, context.name, tags))
+        self._container, self._name, self._stream = container, name, stream
+        self._pieces = self._decoded()
+        self._rest = np.zeros((context.channels, 0), np.float32)
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        resampler = av.AudioResampler("fltp", self._stream.codec_context.layout, self.info.sample_rate)
+        try:
+            for frame in self._container.decode(self._stream):
+                for one in resampler.resample(frame):
+                    yield one.to_ndarray()
+            for one in resampler.resample(None):
+                yield one.to_ndarray()
+        except av.error.FFmpegError as error:
+            if isinstance(error, av.error.EOFError):
+                return
+            raise WavecastError(f"{self._name} is damaged: {error.strerror}") from error
+
+    def read(self, frames: int) -> np.ndarray:
+        """Decode on until something comes."""
+        while not self._rest.shape[1]:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return self._rest
+            self._rest = np.asarray(piece, np.float32)
+        x, self._rest = self._rest[:, :frames], self._rest[:, frames:]
+        return x
+
+    def close(self) -> None:
+        """Close the container."""
+        self._container.close()
+
+
+def open_av(path: Path, reason: str) -> AVReader:
+    """Open a file that libsndfile refused for `reason`.
+
+    Raises:
+        WavecastError: it is no sound at all.
+    """
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, ValueError) as error:
+        hint = "raw samples need --raw ENCODING:RATE, as in --raw s16le:16000"
+        raise WavecastError(f"{path} is no sound that can be read ({reason})", hint) from error
+    return _checked(container, str(path))
+
+
+def open_av_pipe(descriptor: int, begun: bytes) -> AVReader:
+    """Open a container that comes through a pipe.
+
+    Args:
+        descriptor: to read from.
+        begun: bytes read from it before.
+
+    Raises:
+        WavecastError: it is no sound, or of a kind that needs seeking.
+    """
+
+    class Pipe:
+        """What PyAV reads from: a file without seek."""
+
+        source = ByteSource(descriptor, begun)
+
+        def read(self, size: int) -> bytes:
+            """Read what has arrived."""
+            return self.source.some(size)
+
+    try:
+        container = av.open(Pipe(), mode="r")
+    except (av.error.FFmpegError, ValueError) as error:
+        hint = "raw samples need --raw ENCODING:RATE, as in --raw s16le:16000; some containers must be files"
+        raise WavecastError("the input is no sound that can be read from a pipe", hint) from error
+    return _checked(container, "the input")
+
+
+def _checked(container: Any, name: str) -> AVReader:
+    try:
+        return AVReader(container, name)
+    except BaseException:
+        container.close()
+        raise

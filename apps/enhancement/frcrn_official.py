@@ -140,7 +140,7 @@ def official_shapes() -> dict[str, tuple[int, ...]]:
     """List the names and shapes of an official file, the dead ones included; no constants, aliases or counters."""
     with torch.device("meta"):
         ours = {name: tuple(tensor.shape) for name, tensor in FRCRN().state_dict().items()}
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, names in renamed():
         shape = ours[name]
         if len(names) == 2:

@@ -54,6 +54,8 @@ def depthwise(
     """
     steps = check(x, weight, dilation, left, right, segments, residual)
     runs = None if segments is None else number_runs(segments)
+    if not torch.is_grad_enabled():
+        return backend(x).correlate(x, weight, dilation, left, steps, runs, residual)
     return Correlate.apply(x, weight, residual, runs, dilation, left, steps)
 
 
@@ -62,17 +64,20 @@ class Correlate(Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, residual: Tensor | None, runs: Tensor | None, dilation: int, left: int, steps: int
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        residual: Tensor | None,
+        runs: Tensor | None,
+        dilation: int,
+        left: int,
+        steps: int,
     ) -> Tensor:
-        """Compute y; see `cpu.correlate` for the arguments."""
-        return backend(x).correlate(x, weight, dilation, left, steps, runs, residual)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        """Keep what the gradients need."""
-        x, weight, residual, runs, ctx.dilation, ctx.left, _ = inputs
+        """Compute y and keep what the gradients need; see `cpu.correlate` for the arguments."""
         ctx.save_for_backward(x, weight, runs)
-        ctx.residual = None if residual is None else residual.dtype
+        ctx.dilation, ctx.left = dilation, left
+        ctx.residual_dtype = None if residual is None else residual.dtype
+        return backend(x).correlate(x, weight, dilation, left, steps, runs, residual)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
@@ -80,38 +85,35 @@ class Correlate(Function):
         (grad,) = grads
         x, weight, runs = ctx.saved_tensors
         taps, dilation, left = weight.shape[1], ctx.dilation, ctx.left
-        dx = dweight = None
+        dx = dweight = dresidual = None
         if ctx.needs_input_grad[0]:
             ahead = (taps - 1) * dilation - left
             dx = Correlate.apply(grad, weight.flip(1), None, runs, dilation, ahead, x.shape[1]).to(x.dtype)
         if ctx.needs_input_grad[1]:
             dweight = TapGradient.apply(x, grad, runs, taps, dilation, left).to(weight.dtype)
-        return dx, dweight, grad.to(ctx.residual) if ctx.needs_input_grad[2] else None, None, None, None, None
+        if ctx.needs_input_grad[2]:
+            dresidual = grad.to(ctx.residual_dtype)
+        return dx, dweight, dresidual, None, None, None, None
 
 
 class TapGradient(Function):
     """The gradient with respect to the taps; it is linear in x and in grad, and `Correlate` is its derivative."""
 
     @staticmethod
-    def forward(x: Tensor, grad: Tensor, runs: Tensor | None, taps: int, dilation: int, left: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, grad: Tensor, runs: Tensor | None, taps: int, dilation: int, left: int) -> Tensor:
         """Compute dweight[k] = sum over batch and t of grad[t] x[t + k dilation - left]: (channel, taps)."""
-        return backend(x).tap_gradient(x, grad, taps, dilation, left, runs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        """Keep what the gradients need."""
-        x, grad, runs, ctx.taps, ctx.dilation, ctx.left = inputs
         ctx.save_for_backward(x, grad, runs)
+        ctx.dilation, ctx.ahead, ctx.left = dilation, (taps - 1) * dilation - left, left
+        return backend(x).tap_gradient(x, grad, taps, dilation, left, runs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         """Send the gradient to x and grad."""
         (weight,) = grads
         x, grad, runs = ctx.saved_tensors
-        ahead = (ctx.taps - 1) * ctx.dilation - ctx.left
         dx = dgrad = None
         if ctx.needs_input_grad[0]:
-            dx = Correlate.apply(grad, weight.flip(1), None, runs, ctx.dilation, ahead, x.shape[1]).to(x.dtype)
+            dx = Correlate.apply(grad, weight.flip(1), None, runs, ctx.dilation, ctx.ahead, x.shape[1]).to(x.dtype)
         if ctx.needs_input_grad[1]:
             dgrad = Correlate.apply(x, weight, None, runs, ctx.dilation, ctx.left, grad.shape[1]).to(grad.dtype)
         return dx, dgrad, None, None, None, None

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FEW = 2**16
-"""Elements of the gradient below which a call of the library costs more than its work."""
+FEW_PRODUCTS = 2**16
+"""Products below which calling oneDNN costs more than multiplying out the windows."""
+FEW_ELEMENTS = 2**16
+"""Elements of a gradient below which calling oneDNN seven times costs more than a product for every tap."""
 
 
 def correlate(
@@ -36,20 +38,34 @@ def correlate(
     if residual is x and runs is None and left % dilation == 0 and 0 <= left // dilation < weight.shape[1]:
         weight, residual = weight.clone(), None
         weight[:, left // dilation] += 1  # the tap at distance zero reads x itself
-    padded = cut(wide, -left, steps + (weight.shape[1] - 1) * dilation)
-    if is_fast(padded) and runs is None and steps:
-        y = convolve(padded, weight, dilation)
-    else:
-        y = sum_taps(padded, weight, dilation, left, steps, runs)
-    y = y.to(x.dtype)
-    return y if residual is None else y + residual
+    y = correlate_wide(wide, weight, dilation, left, steps, runs).to(x.dtype)
+    return y.contiguous() if residual is None else y + residual
+
+
+def correlate_wide(x: Tensor, weight: Tensor, dilation: int, left: int, steps: int, runs: Tensor | None) -> Tensor:
+    """Compute the sum over the taps, x and weight in the same wide dtype; the result may have gaps in memory."""
+    taps = weight.shape[1]
+    reach = (taps - 1) * dilation
+    right = steps + reach - left - x.shape[1]
+    if is_fast(x) and runs is None and x.shape[0] * steps * weight.numel() >= FEW_PRODUCTS:
+        around = max(left, right)
+        if dilation == 1 and min(left, right) >= 0 and around <= reach and 2 * abs(left - right) <= steps:
+            return convolve(x, weight, dilation, around)[:, around - left : around - left + steps]
+        return convolve(cut(x, -left, steps + reach), weight, dilation)
+    padded = cut(x, -left, steps + reach)
+    if runs is None and 0 < x.shape[0] * steps * weight.numel() < FEW_PRODUCTS:
+        return (padded.unfold(1, reach + 1, 1)[..., ::dilation] * weight).sum(3)
+    y = x.new_zeros(x.shape[0], steps, x.shape[2])
+    for k in range(taps):
+        y.addcmul_(tap(padded, k * dilation, left, steps, runs), weight[:, k])
+    return y
 
 
 def tap_gradient(x: Tensor, grad: Tensor, taps: int, dilation: int, left: int, runs: Tensor | None) -> Tensor:
     """Compute dweight[k] = sum over batch and t of grad[t] x[t + k dilation - left]: (channel, taps), fp32 or fp64."""
     x, grad = widened(x), grad.to(widened(x).dtype)
     steps = grad.shape[1]
-    if is_fast(grad) and runs is None and taps > 1 and grad.numel() >= FEW:
+    if is_fast(grad) and runs is None and taps > 1 and grad.numel() >= FEW_ELEMENTS:
         return tap_gradient_in_threes(x, grad, taps, dilation, left)
     padded = cut(x, -left, steps + (taps - 1) * dilation)
     product = torch.empty_like(grad)
@@ -67,8 +83,7 @@ def widened(x: Tensor) -> Tensor:
 
 def is_fast(x: Tensor) -> bool:
     """Tell whether oneDNN computes on this tensor."""
-    fits = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
-    return fits and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    return x.dtype == torch.float32 and x.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
 def image(x: Tensor) -> Tensor:
@@ -86,19 +101,11 @@ def cut(x: Tensor, start: int, steps: int, fill: float = 0) -> Tensor:
     return F.pad(inside, (*[0] * 2 * (x.ndim - 2), before, after), value=fill)
 
 
-def convolve(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Compute all whole windows of x: (batch, time - (taps - 1) dilation, channel)."""
+def convolve(x: Tensor, weight: Tensor, dilation: int, around: int = 0) -> Tensor:
+    """Convolve in oneDNN, with zeros on both sides: (batch, time + 2 around - (taps - 1) dilation, channel)."""
     kernel = weight[:, None, None, :]
-    y = torch.convolution(image(x), kernel, None, [1, 1], [0, 0], [1, dilation], False, [0, 0], x.shape[2])
+    y = torch.convolution(image(x), kernel, None, [1, 1], [0, around], [1, dilation], False, [0, 0], x.shape[2])
     return y.squeeze(2).transpose(1, 2)
-
-
-def sum_taps(x: Tensor, weight: Tensor, dilation: int, left: int, steps: int, runs: Tensor | None) -> Tensor:
-    """Add up shifted copies of the padded x, one a tap: any dtype, any device, any segments."""
-    y = x.new_zeros(x.shape[0], steps, x.shape[2])
-    for k in range(weight.shape[1]):
-        y.addcmul_(tap(x, k * dilation, left, steps, runs), weight[:, k])
-    return y
 
 
 def tap(padded: Tensor, offset: int, left: int, steps: int, runs: Tensor | None) -> Tensor:

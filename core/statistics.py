@@ -38,6 +38,9 @@ class RunningMean(Block):
         if state is None:
             state = Sums(x.new_zeros(x.shape[0], x.shape[2]), x.new_zeros(x.shape[0], 1))
         total, weight = state.total, state.weight
+        if x.shape[1] == 1:  # a live stream, frame by frame
+            state = Sums(self.decay * total + x[:, 0], self.decay * weight + 1)
+            return (state.total / state.weight)[:, None], state
         pieces = []
         for tile in x.split(TILE, 1) if x.shape[1] else ():
             steps = torch.arange(tile.shape[1], device=x.device)

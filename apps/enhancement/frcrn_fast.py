@@ -24,6 +24,7 @@ from wavecast.core.block import Block
 from wavecast.core.groups import Chain
 from wavecast.core.state import State
 
+leaky_relu = torch.ops.aten.leaky_relu.out
 TILE = 8192
 """Positions (frames x frequencies) of a layer computed at a time, 1 KiB each: a tile stays in the last cache."""
 MEMORY_TILE = 512
@@ -233,11 +234,11 @@ class TwoTaps(nn.Module):
         for phase, (k, padding) in enumerate(zip(kernels, self.paddings, strict=True)):
             q = convolve(q_in, k[1], self.bias, self.stride, padding)
             even = convolve(p_in, k[0], None, self.stride, padding).add_(q)
-            leaky_relu(even, out[0::2, phase :: self.phases])
+            leaky_relu(even, SLOPE, out=out[0::2, phase :: self.phases])
             if len(r_in):
                 r = convolve(r_in, k[2], None, self.stride, padding)
                 odd = torch.sub(q[: len(r)], r, out=r)
-                leaky_relu(odd, out[1::2, phase :: self.phases])
+                leaky_relu(odd, SLOPE, out=out[1::2, phase :: self.phases])
         return out
 
 
@@ -305,12 +306,6 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, paddin
         x.permute(2, 0, 1)[None], kernel.permute(0, 3, 1, 2), bias, stride=(1, stride), padding=(0, padding)
     )
     return y[0].permute(1, 2, 0)
-
-
-def leaky_relu(x: Tensor, out: Tensor) -> None:
-    """Write LeakyReLU of x into a slice."""
-    torch.mul(x, SLOPE, out=out)
-    torch.maximum(x, out, out=out)
 
 
 def fold(weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -104,6 +104,19 @@ def disagreement(pythons: dict[str, Path]) -> float:
     return float(np.abs(ours - reference).max() / np.abs(reference).max())
 
 
+def windows_against_whole(python: Path) -> dict:
+    """Enhance a long signal in windows and in one pass; the difference in dB of the whole's power."""
+    outputs, rows = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for system in ("windows", "whole"):
+            path = Path(folder) / f"{system}.npy"
+            rows[system] = measured(python, system, LONG, 1, path)
+            outputs.append(np.load(path))
+    windows, whole = outputs
+    difference = 10 * np.log10(np.square(windows - whole).mean() / np.square(whole).mean())
+    return {"seconds": LONG, **rows, "difference_db": float(difference)}
+
+
 def measured(
     python: Path, system: str, seconds: int, threads: int, output: Path = Path(os.devnull)
 ) -> dict[str, float]:

@@ -1,0 +1,79 @@
+"""`wavecast enhance`: a noisy recording in, clean speech out."""
+
+import argparse
+
+from wavecast.console import common_arguments, positive
+
+EXAMPLES = """
+examples:
+  wavecast enhance noisy.wav                        writes noisy.enhanced.wav beside it
+  wavecast enhance recordings/ -o clean/ --resume   a folder, its tree mirrored; goes on where it stopped
+  wavecast enhance a.flac b.mp3 -o out/
+  arecord -q -t raw -c 1 -f S16_LE -r 16000 | wavecast enhance - -o - --raw s16le:16000 \\
+    | aplay -q -t raw -c 1 -f S16_LE -r 16000
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, patterns, @lists, or - for stdin")
+    parser.add_argument("-o", "--output", metavar="PATH", help="a file, a folder, or - for stdout")
+
+    files = parser.add_argument_group("files")
+    files.add_argument("--format", metavar="SUFFIX", help="of the output: wav, flac, ogg ... (as the input)")
+    files.add_argument(
+        "--subtype", metavar="NAME", help="encoding of the output: PCM_16, PCM_24, FLOAT ... (as the input)"
+    )
+    files.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the output (as the input)")
+    files.add_argument("--name-template", default="{stem}.enhanced", metavar="TEXT", help="name of the output")
+    files.add_argument("--raw", metavar="ENCODING:RATE[:CHANNELS]", help="the input has no header: s16le:16000")
+    files.add_argument("--resume", action="store_true", help="leave out inputs whose output exists")
+    files.add_argument("--dry-run", action="store_true", help="show what would be done")
+
+    sound = parser.add_argument_group("sound")
+    sound.add_argument("--mix", type=_share, default=1.0, metavar="0..1", help="share of the enhanced sound (1)")
+    sound.add_argument(
+        "--limit-db", type=_decibels, default=float("inf"), metavar="DB", help="lower noise by at most that"
+    )
+    sound.add_argument("--gain-db", type=float, default=0.0, metavar="DB", help="raise or lower the result")
+    sound.add_argument(
+        "--peaks", choices=("cut", "soft"), default="cut", help="above full scale: cut, or bend smoothly"
+    )
+    sound.add_argument(
+        "--high-band",
+        choices=("follow", "drop", "keep"),
+        default="follow",
+        help="what becomes of the band above the model's",
+    )
+    sound.add_argument(
+        "--channels", choices=("each", "shared"), default="each", help="each on its own, or one mask for all"
+    )
+    sound.add_argument("--block", type=positive, metavar="N", help="samples the network is fed at once (the model's)")
+    sound.add_argument("--whole", action="store_true", help="one pass, for models that need the whole signal")
+
+    talk = parser.add_argument_group("what it tells")
+    talk.add_argument("--plot", action="store_true", help="a picture before and after, beside each output")
+    talk.add_argument("--reference", metavar="CLEAN", help="the clean original of the one input: SI-SDR and PESQ")
+    common_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Enhance the inputs: 0 all done, 1 some failed."""
+    from wavecast.apps.enhancement.jobs import enhance_all
+
+    return enhance_all(args)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _decibels(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value

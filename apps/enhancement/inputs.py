@@ -1,0 +1,133 @@
+"""Which files a command works on, and where each result goes."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wavecast.console import UsageError
+from wavecast.core.errors import WavecastError
+from wavecast.datamodules.audio_files import AUDIO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input.
+
+    Attributes:
+        path: of the file, or "-".
+        root: the folder it was found under; its own for a file that was named.
+    """
+
+    path: str
+    root: Path
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether it is stdin."""
+        return self.path == "-"
+
+
+def find_sources(words: Sequence[str]) -> tuple[list[Source], list[WavecastError]]:
+    """Find the inputs that the words of a command line mean.
+
+    A word is a file, a folder (searched through), a pattern (`*.wav`, also quoted), a list `@files.txt` of such words,
+    or "-". Each file comes once.
+
+    Returns:
+        The inputs in the order of the words, and an error for every word that means nothing.
+
+    Raises:
+        UsageError: stdin is given together with other inputs.
+    """
+    found: dict[Path | str, Source] = {}
+    errors = []
+    for word in words:
+        try:
+            for source in _expand(word):
+                found.setdefault("-" if source.is_pipe else Path(source.path).resolve(), source)
+        except WavecastError as error:
+            errors.append(error)
+        except OSError as error:
+            errors.append(WavecastError(f"cannot read {word}: {error.strerror}"))
+    if "-" in found and len(found) > 1:
+        raise UsageError("stdin (-) goes alone", "enhance the files in a second call")
+    return list(found.values()), errors
+
+
+def _expand(word: str) -> list[Source]:
+    path = Path(word)
+    if word == "-":
+        return [Source(word, Path())]
+    if word.startswith("@") and not path.exists():
+        return _listed(Path(word[1:]))
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+        if not files:
+            suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+            raise WavecastError(f"{path} holds no audio files", f"looked for {suffixes}; name others one by one")
+        return [Source(str(file), path) for file in files]
+    if not path.exists() and glob.has_magic(word):
+        matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - a pattern may be absolute
+        if not matches:
+            raise WavecastError(f"nothing matches {word}")
+        return [source for match in matches for source in _expand(match)]
+    return [Source(word, path.parent)]
+
+
+def _listed(path: Path) -> list[Source]:
+    """Read a list: one word a line, relative to the list's folder; lines that begin with # are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WavecastError(f"cannot read the list {path}: {error}") from error
+    words = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [source for word in words for source in _expand(str(path.parent / word))]
+
+
+def plan_target(source: Source, output: str | None, suffix: str, template: str) -> Path:
+    """Choose the file that a result goes to.
+
+    Args:
+        source: the input, a file.
+        output: what -o says: None (beside the input), a folder (it exists, or has a slash or no suffix), or a file.
+        suffix: of the result.
+        template: of the name without suffix; `{stem}` is the input's.
+    """
+    path = Path(source.path)
+    if output is not None and not is_folder(output):
+        return Path(output)
+    name = template.format(stem=path.stem) + suffix
+    if output is None:
+        return path.with_name(name)
+    return Path(output) / path.relative_to(source.root).with_name(name)
+
+
+def is_folder(output: str) -> bool:
+    """Tell whether -o means a folder."""
+    return output.endswith("/") or Path(output).is_dir() or not Path(output).suffix
+
+
+def keep_apart(targets: Sequence[Path], sources: Sequence[Source]) -> list[Path]:
+    """Rename results that would fall on one name: the input's suffix goes into theirs.
+
+    Raises:
+        WavecastError: a result would replace its own or another input, or two still share a name.
+    """
+    seen: dict[Path, int] = {}
+    for target in targets:
+        seen[target.absolute()] = seen.get(target.absolute(), 0) + 1
+    apart = []
+    for target, source in zip(targets, sources, strict=True):
+        if seen[target.absolute()] > 1:
+            kind = Path(source.path).suffix.lstrip(".")
+            target = target.with_name(f"{target.stem}.{kind}{target.suffix}")
+        apart.append(target)
+    inputs = {Path(source.path).resolve() for source in sources}
+    for target in apart:
+        if target.resolve() in inputs:
+            raise WavecastError(f"{target} is an input itself", "choose another name or folder with -o")
+    if len({target.absolute() for target in apart}) < len(apart):
+        twice = next(target for target in apart if sum(other.absolute() == target.absolute() for other in apart) > 1)
+        raise WavecastError(f"two inputs would go to {twice}", "give an output folder with -o FOLDER/")
+    return apart

@@ -1,9 +1,9 @@
 """The depthwise operator as Triton kernels, forward and backward, for NVIDIA GPUs.
 
-The work is bound by memory, so every input is read once and stays in registers. A program owns `lanes` lanes of time by
-a block of channels; a lane walks `outputs` output steps with a window of the last `taps` inputs, and reads one new input
-a step. A dilated filter is `dilation` undilated ones, each on every dilation-th step: the lanes interleave then. Sums
-are in fp32 (fp64 for fp64).
+The work is bound by memory, so every input is read once and stays in registers. A program owns `lanes` lanes of time
+by a block of channels; a lane walks `outputs` output steps with a window of the last `taps` inputs, and reads one new
+input a step. A dilated filter is `dilation` undilated ones, each on every dilation-th step: the lanes interleave then.
+Sums are in fp32 (fp64 for fp64).
 
 The gradient of the taps is deterministic: every program adds up a fixed share of the steps in a fixed order and writes
 its own row, and the rows are added up after it. There are no atomics.
@@ -48,11 +48,11 @@ def correlate_kernel(
     start = first_step(tl.program_id(0) % tiles, dilation, outputs, lanes)
     fits = channel < channels
 
-    weights: tuple = ()
+    weights: tl.tuple = ()
     for k in tl.static_range(taps):
         weights += (tl.load(weight + k * channels + channel, fits, 0).to(wide)[None, :],)
-    window: tuple = ()
-    run_window: tuple = ()
+    window: tl.tuple = ()
+    run_window: tl.tuple = ()
     for j in tl.static_range(outputs + taps - 1):
         s = start + j * dilation - left
         window += (read(x + batch * x_batch, x_step, s, time, channel, channels).to(wide),)
@@ -98,14 +98,14 @@ def tap_gradient_kernel(
 ):
     """Add up grad[t] x[t + k dilation - left] over a share of the tiles: one row of `partial`, (taps, channels)."""
     channel = tl.program_id(1) * block + tl.arange(0, block)
-    totals: tuple = ()
+    totals: tl.tuple = ()
     for _ in tl.static_range(taps):
         totals += (tl.zeros([lanes, block], wide),)
     for tile in range(tl.program_id(0), all_tiles, tl.num_programs(0)):
         batch = (tile // tiles).to(tl.int64)
         start = first_step(tile % tiles, dilation, outputs, lanes)
-        window: tuple = ()
-        run_window: tuple = ()
+        window: tl.tuple = ()
+        run_window: tl.tuple = ()
         for j in tl.static_range(outputs + taps - 1):
             s = start + j * dilation - left
             window += (read(x + batch * x_batch, x_step, s, time, channel, channels).to(wide),)
@@ -114,7 +114,7 @@ def tap_gradient_kernel(
             if j >= taps - 1:
                 t = start + (j - (taps - 1)) * dilation
                 factor = read(grad + batch * grad_batch, grad_step, t, steps, channel, channels).to(wide)
-                sums: tuple = ()
+                sums: tl.tuple = ()
                 for k in tl.static_range(taps):
                     term = window[j - (taps - 1) + k]
                     if runs is not None:

@@ -277,6 +277,12 @@ class EnhancementData(LightningDataModule):
         logger.info("%s to %s: %d clips", kind, "validate on" if validation else "train on", len(kept))
         return kept
 
+    def validation_count(self) -> int:
+        """Count the validation items; `setup` must have been called."""
+        if isinstance(self.validation_source, Pairs):
+            return len(self.validation_source.noisy)
+        return self.validation_items
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Give batches of items that continue where the run stands."""
         trainer, processes = self._trainer(), self._trainer().world_size
@@ -288,9 +294,8 @@ class EnhancementData(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Item]:
         """Give the fixed validation items, shared out over the processes; recorded pairs come whole, one by one."""
         trainer = self._trainer()
+        sampler = Onward(self.validation_count(), trainer.global_rank, trainer.world_size)
         whole_pairs = isinstance(self.validation_source, Pairs)
-        items = len(self.validation_source.noisy) if isinstance(self.validation_source, Pairs) else 0
-        sampler = Onward(items or self.validation_items, trainer.global_rank, trainer.world_size)
         return self._loader(self.validation_source, sampler, 1 if whole_pairs else self.batch_size)
 
     def _loader(self, source: Source | None, sampler: Onward, batch_size: int) -> DataLoader[Item]:

@@ -24,7 +24,7 @@ class SpectrogramPictures(Callback):
     def __init__(self, count: int = 3, every: int = 1) -> None:
         self.count, self.every = count, every
         self._validations = 0
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._seen: list[Tensor] = []
 
     def on_validation_batch_end(
         self,
@@ -38,8 +38,8 @@ class SpectrogramPictures(Callback):
         """Keep the first items of the first process."""
         if trainer.is_global_zero and not trainer.sanity_checking and isinstance(outputs, Tensor):
             for row in range(min(len(outputs), self.count - len(self._seen))):
-                sounds = (batch["noisy"][row], outputs[row], batch["clean"][row])
-                self._seen.append(tuple(sound.detach().float().cpu() for sound in sounds))  # type: ignore[arg-type]
+                sounds = torch.stack([batch["noisy"][row], outputs[row], batch["clean"][row]])
+                self._seen.append(sounds.detach().float().cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what was kept."""
@@ -62,24 +62,20 @@ def sample_rate(module: LightningModule) -> int:
     return int(module.hparams.get("sample_rate", 16_000))
 
 
-def draw(path: Path, sounds: tuple[Tensor, Tensor, Tensor], rate: int) -> None:
-    """Draw the spectrograms of a noisy, an enhanced and a clean signal, each (samples,), on one scale of 80 dB."""
+def draw(path: Path, sounds: Tensor, rate: int) -> None:
+    """Draw the spectrograms of a noisy, an enhanced and a clean signal (3, samples) on one scale of 80 dB."""
     from matplotlib.figure import Figure
 
     window = torch.hann_window(512)
-    powers = [
-        torch.stft(sound, 512, 128, window=window, return_complex=True, pad_mode="constant").abs().square()
-        for sound in sounds
-    ]
-    top = 10 * float(torch.log10(max(power.max() for power in powers) + 1e-12))
+    powers = torch.stft(sounds, 512, 128, window=window, return_complex=True, pad_mode="constant").abs().square()
+    top = 10 * float(torch.log10(powers.max() + 1e-12))
     figure = Figure(figsize=(9, 7), layout="constrained")
     for axes, power, title in zip(figure.subplots(3, 1), powers, ("noisy", "enhanced", "clean"), strict=True):
-        seconds = len(sounds[0]) / rate
         axes.imshow(
             10 * torch.log10(power + 1e-12).numpy(),
             origin="lower",
             aspect="auto",
-            extent=(0, seconds, 0, rate / 2000),
+            extent=(0, sounds.shape[1] / rate, 0, rate / 2000),
             vmin=top - 80,
             vmax=top,
             cmap="magma",

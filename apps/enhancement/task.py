@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule
@@ -232,7 +232,7 @@ def choose_loss(name: str, architecture: str) -> Loss:
             raise WavecastError(f"the published loss compares masks, and {architecture} has no mask of that kind", hint)
         from wavecast.apps.enhancement.published_loss import published_loss
 
-        return published_loss  # type: ignore[return-value]
+        return cast(Loss, published_loss)
     return negative_si_snr if name == "si_snr" else spectral_loss
 
 

@@ -1,6 +1,7 @@
 """The one LightningCLI of all tasks: our defaults, everything under one folder, the bar on stderr."""
 
 import importlib.util
+import signal
 import warnings
 from math import inf
 from pathlib import Path
@@ -25,6 +26,7 @@ class TrainCLI(LightningCLI):
         words: command line.
         prog: what the help calls the command.
         run: folder of everything the run writes.
+        log: folder in it for logs and settings; "": the run's own.
         quiet: say nothing.
     """
 
@@ -35,9 +37,10 @@ class TrainCLI(LightningCLI):
         words: list[str],
         prog: str,
         run: Path,
+        log: str,
         quiet: bool,
     ) -> None:
-        self.folder, self.quiet = run, quiet
+        self.folder, self.log, self.quiet = run, log, quiet
         super().__init__(
             model,
             data,
@@ -46,8 +49,10 @@ class TrainCLI(LightningCLI):
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
             parser_kwargs={"prog": prog, "exit_on_error": False},
             trainer_defaults={
+                "max_epochs": 100,
                 "use_distributed_sampler": False,
                 "enable_model_summary": False,
                 "enable_progress_bar": is_terminal() and not quiet,
@@ -78,7 +83,7 @@ class TrainCLI(LightningCLI):
         """Parse the words given; those of the process are nobody's business here."""
         self.config: Namespace = parser.parse_args(args)
 
-    def instantiate_trainer(self, **trainer_options: Any) -> Trainer:  # type: ignore[override]
+    def instantiate_trainer(self, **trainer_options: Any) -> Trainer:
         """Build the trainer: loggers and folder of this run unless the settings name others."""
         settings = self.config_init.trainer
         chosen: dict[str, Any] = {}
@@ -97,7 +102,7 @@ class TrainCLI(LightningCLI):
         return trainer
 
     def _loggers(self) -> list[Logger]:
-        place = {"save_dir": str(self.folder), "name": "", "version": ""}
+        place = {"save_dir": str(self.folder), "name": "", "version": self.log}
         loggers: list[Logger] = [CSVLogger(**place)]
         if importlib.util.find_spec("tensorboard"):
             loggers.append(TensorBoardLogger(**place))
@@ -109,6 +114,7 @@ class TrainCLI(LightningCLI):
         Raises:
             KeyboardInterrupt: the user stopped it; `checkpoints/` then holds where it stood.
         """
+        on_interrupt = signal.getsignal(signal.SIGINT)
         with warnings.catch_warnings():
             ignore_harmless()
             try:
@@ -118,7 +124,8 @@ class TrainCLI(LightningCLI):
                     ckpt_path=None if checkpoint is None else str(checkpoint),
                     weights_only=None if checkpoint is None else True,
                 )
-            except SystemExit as stop:  # Lightning's answer to Ctrl-C
+            except SystemExit as stop:  # Lightning's answer to Ctrl-C, which it ignores from then on
+                signal.signal(signal.SIGINT, on_interrupt)
                 raise KeyboardInterrupt from stop
 
 

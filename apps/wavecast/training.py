@@ -5,6 +5,7 @@ Everything a run writes lies under `runs/TASK/DATE`: `config.yaml` (all settings
 """
 
 import logging
+import shlex
 import sys
 import warnings
 from argparse import ArgumentError
@@ -53,8 +54,11 @@ HARMLESS = (
     "Checkpoint directory .* exists and is not empty",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "GPU available but not used",
+    "your dataloader is not resumable",  # the sampler asks the trainer where the run stands
+    "was deprecated in v4",
+    "By default only one JsonargparseDeprecationWarning",
 )
-"""Lightning's warnings about choices that are ours."""
+"""Lightning's warnings about choices that are ours, and about its own use of jsonargparse."""
 
 
 def run_words(command: str, words: list[str]) -> int:
@@ -105,14 +109,18 @@ def train(task: str, words: list[str]) -> int:
     resumed = find_run(args.resume, task) if args.resume else None
     configs = args.config or ([str(resumed.parent.parent / "config.yaml")] if resumed else [])
     texts = [word for name in configs for word in ("--config", yaml.safe_dump(read_recipe(name, args.smoke)))]
-    run = Path(args.run or Path("runs") / task / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    cli = train_cli(task, [*texts, *rest, *wanted], run, args.quiet)
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    run, log = Path(args.run or Path("runs") / task / now), ""
+    if resumed and not args.run and (resumed.parent.parent / "config.yaml").exists():
+        run, log = resumed.parent.parent, f"resumed_{now}"  # checkpoints stay together, logs are never overwritten
+        texts += ["--checkpoint.dirpath", str(resumed.parent)]
+    cli = train_cli(task, [*texts, *rest, *wanted], run.resolve(), log, args.quiet)
     if cli is None:
         return 0
     cli.fit(resumed)
     if cli.trainer.is_global_zero:
         best = cli.trainer.checkpoint_callback.best_model_path or cli.trainer.checkpoint_callback.last_model_path
-        say(f"best checkpoint: {best}\nuse it: {TASKS[task].use.format(best)}", args.quiet)
+        say(f"best checkpoint: {best}\nuse it: {TASKS[task].use.format(shlex.quote(best))}", args.quiet)
     return 0
 
 
@@ -174,16 +182,16 @@ def find_run(resume: str, task: str) -> Path:
         WavecastError: there is none.
     """
     if resume == "last":
-        found = sorted(Path("runs", task).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        found = list(Path("runs", task).glob("*/checkpoints/last*.ckpt"))
     else:
         path = Path(resume)
-        found = [path] if path.is_file() else sorted(path.glob("checkpoints/last.ckpt"))
+        found = [path] if path.is_file() else list(path.glob("checkpoints/last*.ckpt"))
     if not found:
         raise WavecastError(f"there is nothing to resume in {resume}", "give a checkpoint, or the folder of a run")
-    return found[-1]
+    return max(found, key=lambda path: path.stat().st_mtime).resolve()
 
 
-def train_cli(task: str, words: list[str], run: Path, quiet: bool = False) -> Any:
+def train_cli(task: str, words: list[str], run: Path, log: str = "", quiet: bool = False) -> Any:
     """Parse the settings and build model, data and trainer; None when help was asked for.
 
     Raises:
@@ -196,9 +204,8 @@ def train_cli(task: str, words: list[str], run: Path, quiet: bool = False) -> An
     with warnings.catch_warnings():
         ignore_harmless()
         try:
-            return TrainCLI(
-                find(TASKS[task].model), find(TASKS[task].data), words, f"wavecast train {task}", run, quiet
-            )
+            model, data = find(TASKS[task].model), find(TASKS[task].data)
+            return TrainCLI(model, data, words, f"wavecast train {task}", run, log, quiet)
         except ArgumentError as error:
             raise UsageError(" ".join(str(error).split()), f"wavecast train {task} --help") from error
         except SystemExit as stop:
@@ -210,7 +217,7 @@ def train_cli(task: str, words: list[str], run: Path, quiet: bool = False) -> An
 def ignore_harmless() -> None:
     """Silence the warnings of HARMLESS."""
     for message in HARMLESS:
-        warnings.filterwarnings("ignore", f".*{message}")
+        warnings.filterwarnings("ignore", f"(?s).*{message}")
 
 
 def talk_line(values: Mapping[str, Any]) -> str:

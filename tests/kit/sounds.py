@@ -41,7 +41,13 @@ def write_packed(folder: Path, lengths: tuple[int, ...] = (8000, 12000, 5000), s
     soundfile.write(folder / f"all{suffix}", sound, RATE, **kind)
     starts = np.cumsum([0, *lengths])
     rows = [
-        {"file": f"all{suffix}", "start": int(start), "samples": samples, "speaker": f"s{number % 2}", "id": str(number)}
+        {
+            "file": f"all{suffix}",
+            "start": int(start),
+            "samples": samples,
+            "speaker": f"s{number % 2}",
+            "id": str(number),
+        }
         for number, (start, samples) in enumerate(zip(starts, lengths, strict=False))
     ]
     (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 import soundfile
-from kit.sounds import RATE, hiss, voice, write_folder, write_packed
 
+from kit.sounds import RATE, hiss, voice, write_folder, write_packed
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.clips import Clips, open_clips, open_pairs
 
@@ -135,7 +135,10 @@ def test_out_of_range_and_broken_samples_are_limited(tmp_path):
         (lambda folder: _write(folder / "x.scp", "gone.wav\n"), "gone.wav, listed in"),
         (lambda folder: _write(folder / "x.scp", "\n"), "lists no files"),
         (lambda folder: _write(folder / "w" / "x.wav", "not audio").parent, "cannot be decoded"),
-        (lambda folder: _write(folder / "index.jsonl", '{"file": "a", "start": 0, "samples": 3}\n').parent, "a cannot be"),
+        (
+            lambda folder: _write(folder / "index.jsonl", '{"file": "a", "start": 0, "samples": 3}\n').parent,
+            "a cannot be",
+        ),
     ],
 )
 def test_bad_sources_say_what_is_wrong(tmp_path, make, message):

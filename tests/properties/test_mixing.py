@@ -1,12 +1,13 @@
 """Rooms, noises and mixtures: each is what it says, and item k depends on (seed, k) alone."""
 
+import hashlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from kit.sounds import RATE, hiss, voice, write_folder
 
+from kit.sounds import RATE, hiss, voice, write_folder
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules import noises
 from wavecast.datamodules.clips import open_clips
@@ -49,8 +50,6 @@ speech, noise = (open_clips(folder, cache=sys.argv[1]) for folder in sys.argv[2:
 source = NoisySpeech(speech, noise, seconds=1.0, seed=3, rooms=Rooms(4, 3), keys=noise)
 print(hashlib.sha256(source.item(7)["noisy"].tobytes() + source.item(4)["clean"].tobytes()).hexdigest())
 """
-    import hashlib
-
     cache = clips[0].maps[0].path.parent
     words = [sys.executable, "-c", script, str(cache), str(cache.parent / "speech"), str(cache.parent / "noise")]
     printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
@@ -203,7 +202,7 @@ def test_rooms_are_causal_and_decay_as_asked():
 def test_first_reflection_arrives_when_geometry_says():
     """Source and microphone 1 m apart, 1 m over the floor of a huge hall: the floor's path is sqrt(1 + 4) m."""
     size, microphone = np.array([40.0, 40, 40]), np.array([20.0, 20, 1])
-    source = microphone + [1, 0, 0]
+    source = microphone + np.array([1.0, 0, 0])
     response = image_sources(np.random.default_rng(0), size, source, microphone, 5.0, RATE, 400)
     assert response[0] == pytest.approx(1)
     arrival = (np.sqrt(5) - 1) / 343 * RATE

@@ -24,7 +24,7 @@ from pesq import pesq
 from pystoi import stoi
 
 import wavecast
-from wavecast.datamodules.holdout import held_out
+from wavecast.datamodules.holdout import held_out, speaks
 
 HERE = Path(__file__).resolve().parent
 RATE = 16_000
@@ -47,7 +47,7 @@ class Corpus:
                 if entry["samples"] >= RATE and "bandwidth" not in entry:
                     self.voices.setdefault(entry[name], []).append((folder, entry))
         self.voices = {voice: clips for voice, clips in self.voices.items() if self.clean(clips[0])}
-        self.noises = [("noise", e) for e in self.entries("noise") if e["source"] != "bucklespring"]
+        self.noises = [("noise", e) for e in self.entries("noise") if e["source"] != "bucklespring" and not speaks(e)]
 
     def entries(self, folder: str) -> Iterator[dict[str, Any]]:
         """Read the held-out lines of an index."""
@@ -70,7 +70,9 @@ class Corpus:
 
     def speech(self, draw: np.random.Generator, samples: int) -> np.ndarray:
         """String clips of one voice together."""
-        voice = sorted(self.voices)[draw.integers(len(self.voices))]
+        synthetic = draw.random() < 0.3
+        voices = [voice for voice, clips in sorted(self.voices.items()) if (clips[0][0] == "tts") == synthetic]
+        voice = voices[draw.integers(len(voices))]
         parts: list[np.ndarray] = []
         while sum(map(len, parts)) < samples:
             clips = self.voices[voice]

@@ -247,7 +247,7 @@ def spectral_loss(network: nn.Module, noisy: Tensor, clean: Tensor) -> tuple[Ten
     """Compute the streaming model's loss of compressed spectra."""
     from wavecast.apps.enhancement.losses import compressed_spectral_loss
 
-    return compressed_spectral_loss(network(noisy)[0], clean), {}
+    return compressed_spectral_loss(network(noisy)[0], clean, noisy), {}
 
 
 def warm_start(network: nn.Module, architecture: str, source: str) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wavecast.core.errors import WavecastError
 
-EPSILON = 1e-8
+EPSILON = 1e-8  # no ratio beyond 80 dB
+TINY = 1e-20
 
 
 def si_sdr(estimate: Any, clean: Any) -> Tensor:
@@ -21,13 +22,14 @@ def si_sdr(estimate: Any, clean: Any) -> Tensor:
         clean: the original, of the same shape.
 
     Returns:
-        (...) in dB; not a number where the original is silent.
+        (...) in dB, -80 to 80; not a number where the original is silent.
     """
     estimate, clean = _pair(estimate, clean)
     power = clean.square().sum(-1)
     scale = (estimate * clean).sum(-1) / power
     wanted = scale[..., None] * clean
-    ratio = wanted.square().sum(-1) / ((estimate - wanted).square().sum(-1) + EPSILON * power)
+    floor = EPSILON * estimate.square().sum(-1) + TINY
+    ratio = wanted.square().sum(-1) / ((estimate - wanted).square().sum(-1) + floor)
     return 10 * torch.log10(ratio + EPSILON)
 
 
@@ -49,7 +51,7 @@ def pesq(estimate: np.ndarray, clean: np.ndarray, sample_rate: int = 16_000) -> 
     """Score by wideband PESQ (ITU-T P.862.2), 1.0 to 4.64: (samples,) each, 16 kHz.
 
     Returns:
-        The score; not a number where PESQ finds no speech.
+        The score; not a number where PESQ finds no speech, or silence.
 
     Raises:
         WavecastError: the package is not installed.
@@ -58,6 +60,8 @@ def pesq(estimate: np.ndarray, clean: np.ndarray, sample_rate: int = 16_000) -> 
     package = _needed("pesq")
     if sample_rate != 16_000:
         raise ValueError(f"wideband PESQ needs 16000 Hz, got {sample_rate}\nhint: resample both signals first")
+    if not (np.any(clean) and np.any(estimate)):
+        return float("nan")
     try:
         return float(package.pesq(sample_rate, clean, estimate, "wb"))
     except package.PesqError:

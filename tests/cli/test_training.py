@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -99,6 +100,9 @@ def test_everything_a_run_writes_lies_in_its_folder_and_the_checkpoint_is_a_mode
     network = load_network(card)
     saved = weights(best)
     assert all(torch.equal(tensor, saved[f"network.{name}"]) for name, tensor in network.state_dict().items())
+    noisy = sounds / "noises" / "hiss0" / "0.wav"
+    assert main(["enhance", str(noisy), "-o", "clean.wav", "--model", str(best), "--quiet"]) == 0
+    assert soundfile.info("clean.wav").frames == soundfile.info(noisy).frames
 
 
 @pytest.mark.parametrize("name", sorted(training.shipped_recipes()))

@@ -1,0 +1,223 @@
+"""`wavecast models`: list, show, fetch, convert and verify weights."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wavecast.cards import (
+    Card,
+    build_network,
+    cache_folder,
+    find_model,
+    known_cards,
+    load_network,
+    load_pickle,
+    load_strict,
+    save_model,
+    sha256,
+)
+from wavecast.console import UsageError, did_you_mean, say, talk_arguments
+from wavecast.core.errors import WavecastError
+from wavecast.official import OFFICIAL, Official
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERBS = ("list", "show", "pull", "convert", "verify")
+POINTERS = ("last_best_checkpoint", "last_checkpoint")
+"""Text files of official folders whose first line names the file of the weights."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.epilog = (
+        "  wavecast models list                    what is here, and what can be fetched\n"
+        "  wavecast models show NAME               the card\n"
+        "  wavecast models pull NAME               fetch official weights (--weights FILE|DIR: from there, offline)\n"
+        "  wavecast models convert FILE -o FOLDER  official or trained weights to safetensors and card\n"
+        "  wavecast models verify NAME|FILE        prove that a model is complete and unchanged\n"
+    )
+    parser.add_argument("verb", choices=VERBS, nargs="?", default="list")
+    parser.add_argument("name", nargs="?", metavar="NAME|FILE")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="where convert writes (.)")
+    parser.add_argument("--weights", metavar="FILE|DIR", help="official weights that were fetched by other means")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    talk_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    if args.verb == "list":
+        return list_models()
+    if not args.name:
+        raise UsageError(f"{args.verb} needs a model", f"wavecast models {args.verb} NAME")
+    if args.verb == "show":
+        return show(args.name)
+    if args.verb == "pull":
+        return pull(args.name, args.weights, args.quiet)
+    if args.verb == "convert":
+        return convert(Path(args.name), Path(args.output or "."), args.overwrite, args.quiet)
+    return verify(args.name, args.quiet)
+
+
+def list_models() -> int:
+    """Print a line a model: name, task, size, licence, whether it is here."""
+    cards = known_cards()
+    here = {card.name for card in cards}
+    for card in cards:
+        size = f"{card.weights.get('bytes', 0) / 1e6:.1f} MB"
+        print(f"{card.name:22}{card.task:10}{size:>10}  {card.license:14}here")
+    for name, official in OFFICIAL.items():
+        if name not in here:
+            size = f"{official.bytes / 1e6:.1f} MB"
+            print(f"{name:22}{official.task:10}{size:>10}  {official.license:14}wavecast models pull {name}")
+    return 0
+
+
+def show(name: str) -> int:
+    """Print a model's card, or what is known of one that can be fetched."""
+    here = {card.name for card in known_cards()}
+    if name in OFFICIAL and name not in here:
+        print(OFFICIAL[name].describe(name), end="")
+        return 0
+    card = find_model(name)
+    if card.path is not None and card.path.suffix == ".yaml":
+        print(card.path.read_text(encoding="utf-8"), end="")
+    else:
+        print(card)
+    return 0
+
+
+def pull(name: str, weights: str | None, quiet: bool = False) -> int:
+    """Fetch official weights at their pinned revision, check their hash, and convert them into the cache.
+
+    Raises:
+        WavecastError: no such model, no network, a broken transfer, or another file than the pinned one.
+    """
+    if name not in OFFICIAL:
+        shipped = name in {card.name for card in known_cards()}
+        hint = f"{name} is here already" if shipped else did_you_mean(name, OFFICIAL, f"known: {', '.join(OFFICIAL)}")
+        raise WavecastError(f"there is no official model {name!r}", hint)
+    official = OFFICIAL[name]
+    path = official_file(Path(weights)) if weights else fetch(name, official)
+    found = sha256(path)
+    if found != official.sha256:
+        if not weights:
+            path.resolve().unlink(missing_ok=True)
+        raise WavecastError(
+            f"{path.name} has sha256 {found[:16]}..., the pinned file has {official.sha256[:16]}...",
+            "it is another version, or damaged: pull again, or use `wavecast models convert` if you trust it",
+        )
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    card = official.card(name)
+    network = build_network(card)
+    load_strict(network, read_official(path), str(path))
+    say(f"{save_model(network, card, folder).file}", quiet)
+    return 0
+
+
+def fetch(name: str, official: Official) -> Path:
+    """Download a pinned file, or find it in the cache; a broken download is continued the next time.
+
+    Raises:
+        WavecastError: it cannot be had; the hint says how to bring it by other means.
+    """
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                official.repository,
+                official.file,
+                revision=official.revision,
+                cache_dir=cache_folder().parent / "hub",
+            )
+        )
+    except Exception as error:  # the hub's client passes on whatever its transport raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WavecastError(
+            f"cannot fetch {name}: {reason}",
+            f"check the network and try again (it goes on where it stopped), or bring {official.file} of "
+            f"{official.repository} from elsewhere: wavecast models pull {name} --weights FILE",
+        ) from error
+
+
+def official_file(path: Path) -> Path:
+    """Find the weights: a file, or a folder with a text file that names them, or with one file of weights.
+
+    Raises:
+        WavecastError: there is none.
+    """
+    if path.is_file() and path.name in POINTERS:
+        path = path.parent
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise WavecastError(f"{path} does not exist")
+    for pointer in POINTERS:
+        if (path / pointer).is_file():
+            named = (path / pointer).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            file = path / Path(named[0]).name if named else path / pointer
+            if not named or not file.is_file():
+                raise WavecastError(f"{path / pointer} names {file.name}, which is not there", "fetch it too")
+            return file
+    files = [file for suffix in (".pt", ".bin", ".safetensors", ".ckpt") for file in sorted(path.glob(f"*{suffix}"))]
+    if len(files) != 1:
+        raise WavecastError(f"{path} holds {len(files)} files of weights", "name the one that is meant")
+    return files[0]
+
+
+def read_official(path: Path) -> "dict[str, Tensor]":
+    """Read official tensors under our names.
+
+    Raises:
+        WavecastError: it is not one of the wrappers that are known, or the tensors are others than expected.
+    """
+    from wavecast.apps.enhancement.frcrn_official import convert_state, unwrap
+
+    if path.suffix == ".safetensors":
+        import safetensors
+        import safetensors.torch
+
+        try:
+            return convert_state(safetensors.torch.load_file(path))
+        except safetensors.SafetensorError as error:
+            raise WavecastError(f"{path} is no safetensors file") from error
+    return convert_state(unwrap(load_pickle(path)))
+
+
+def convert(path: Path, folder: Path, overwrite: bool = False, quiet: bool = False) -> int:
+    """Write safetensors and card for official weights, or for a checkpoint of `wavecast train`.
+
+    Raises:
+        WavecastError: the file is none of these, or the target exists.
+    """
+    file = official_file(path)
+    if file.suffix == ".ckpt" and "wavecast_card" in load_pickle(file):
+        card = find_model(str(file))
+        network = load_network(card)
+        card = replace(card, weights={}, path=None)
+    else:
+        card = OFFICIAL["frcrn.se16k"].card(file.stem if file.stem != "pytorch_model" else "frcrn.se16k")
+        network = build_network(card)
+        load_strict(network, read_official(file), str(file))
+    target = folder / f"{card.name}.safetensors"
+    if target.exists() and not overwrite:
+        raise WavecastError(f"{target} exists", "give --overwrite, or another folder with -o")
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"{save_model(network, card, folder).file}", quiet)
+    return 0
+
+
+def verify(name: str, quiet: bool = False) -> int:
+    """Prove that a model is complete and unchanged: its hash is the card's, and every tensor fits its network.
+
+    Raises:
+        WavecastError: it is not.
+    """
+    card: Card = find_model(name)
+    count = sum(p.numel() for p in load_network(card).parameters())
+    say(f"{card.name}: complete and unchanged, {count:,} parameters, sha256 {card.weights.get('sha256')}", quiet)
+    return 0

@@ -19,8 +19,9 @@ from wavecast import training
 from wavecast.cards import find_model, load_network
 from wavecast.main import main
 
+SMALL = {"bands": 32, "single_bins": 8, "channels": [4, 4, 8], "layers": 1, "hidden": 8, "full_band": 8}
 TINY = {
-    "model": {"architecture": "frcrn", "network": {"channels": 4}, "loss": "published", "schedule": "constant"},
+    "model": {"architecture": "frcrn_stream", "network": SMALL, "loss": "spectral", "schedule": "constant"},
     "data": {
         "seconds": 0.5,
         "validation_seconds": 0.5,
@@ -33,6 +34,8 @@ TINY = {
     "trainer": {"accelerator": "cpu", "max_epochs": 1},
     "checkpoint": {"save_top_k": 1},
 }
+
+PUBLISHED = ["--model.architecture", "frcrn", "--model.network", "{channels: 4}", "--model.loss", "published"]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,7 @@ def sources(sounds, kinds=("speech", "noise", "validation_speech", "validation_n
 
 
 def recipe(work, **changes):
+    """Write the tiny recipe with changes; the words that name it."""
     path = work / "tiny.yaml"
     path.write_text(yaml.safe_dump(training.merged(TINY, changes)))
     return ["--config", str(path)]
@@ -91,12 +95,8 @@ def test_everything_a_run_writes_lies_in_its_folder_and_the_checkpoint_is_a_mode
     assert float(logged[-1]["heard_hours"]) == pytest.approx(16 * 0.5 / 3600)
     (best,) = (run / "checkpoints").glob("step*.ckpt")
     card = find_model(str(best), "enhance")
-    assert (card.name, card.architecture, card.hyperparameters, card.sample_rate) == (
-        "mine",
-        "frcrn",
-        {"channels": 4},
-        16000,
-    )
+    assert (card.name, card.architecture, card.hyperparameters) == ("mine", "frcrn_stream", SMALL)
+    assert (card.sample_rate, card.block, card.latency_ms) == (16_000, 256, 32.0)
     network = load_network(card)
     saved = weights(best)
     assert all(torch.equal(tensor, saved[f"network.{name}"]) for name, tensor in network.state_dict().items())
@@ -115,7 +115,7 @@ def test_every_shipped_recipe_takes_a_training_step(name, work, sounds):
     ]
     words += sources(sounds) if settings["data"].get("speech") else []
     if settings["model"].get("init_from"):
-        begun = [*recipe(work), "--run", "first", "--quiet"]
+        begun = [*recipe(work), *PUBLISHED, "--run", "first", "--quiet"]
         assert main(["train", "enhancement", *begun, *sources(sounds)]) == 0
         words += ["--model.init_from", "first/checkpoints/last.ckpt"]
     assert main(["train", "enhancement", *words]) == 0
@@ -149,7 +149,7 @@ def test_early_stop(work, sounds):
     }
     changes = {"trainer": {"max_epochs": 20, "callbacks": [stop]}, "model": {"learning_rate": 0.0}}
     words = recipe(work, **changes, data={"items": 2})
-    assert main(["train", "enhancement", *words, *sources(sounds), "--model.loss", "si_snr", "--run", "run"]) == 0
+    assert main(["train", "enhancement", *words, *sources(sounds), "--run", "run"]) == 0
     validated = [row for row in rows(Path("run") / "metrics.csv") if row["val_loss"]]
     assert 3 <= len(validated) < 20
 
@@ -198,12 +198,11 @@ def test_help_of_both_commands(work, capsys):
 def test_warm_start_refuses_another_architecture(work, sounds, capsys):
     words = [*recipe(work), *sources(sounds), "--quiet"]
     assert main(["train", "enhancement", *words, "--run", "a"]) == 0
-    other = [*words, "--model.network", "{channels: 8}", "--model.init_from", "a/checkpoints/last.ckpt"]
-    assert main(["train", "enhancement", *other]) == 1
-    assert "does not fit FRCRN" in capsys.readouterr().err
-    other = [*words, "--model.architecture", "frcrn_stream", "--model.network", "{}", "--model.loss", "si_snr"]
-    assert main(["train", "enhancement", *other, "--model.init_from", "a/checkpoints/last.ckpt"]) == 1
-    assert "is a frcrn, and the network to train is a frcrn_stream" in capsys.readouterr().err
+    begun = ["--model.init_from", "a/checkpoints/last.ckpt"]
+    assert main(["train", "enhancement", *words, *begun, "--model.network.hidden", "16"]) == 1
+    assert "does not fit FRCRNStream" in capsys.readouterr().err
+    assert main(["train", "enhancement", *words, *begun, *PUBLISHED]) == 1
+    assert "is a frcrn_stream, and the network to train is a frcrn" in capsys.readouterr().err
 
 
 def test_evaluate_prints_a_table_and_json(work, sounds, capsys):
@@ -252,17 +251,8 @@ def launch(processes, words, work):
 
 
 def test_two_processes_hear_what_one_would(work, sounds):
-    """Two ranks of batch 1 see the items of one process of batch 2, and their averaged gradients are its gradients.
-
-    BatchNorm without synchronization would differ, so the loss is the streaming network's, which has none.
-    """
-    network = {"bands": 32, "single_bins": 8, "channels": [4, 4, 8], "layers": 1, "hidden": 8, "full_band": 8}
-    model = {"architecture": "frcrn_stream", "loss": "si_snr", "optimizer": "adam", "weight_decay": 0.0}
-    settings = training.merged(TINY, {"model": model, "data": {"items": 8, "validation_items": 3}})
-    settings["model"]["network"] = network
-    path = work / "tiny.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    words = ["--config", str(path), *sources(sounds)]
+    """Two ranks of batch 1 see the items of one process of batch 2, and their averaged gradients are its gradients."""
+    words = [*recipe(work, model={"loss": "si_snr"}), *sources(sounds)]
     assert main(["train", "enhancement", *words, "--run", "one", "--quiet"]) == 0
     two = ["--run", "two", "--data.batch_size", "1", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     for (out, err), code in launch(2, [*words, *two], work):

@@ -1,13 +1,15 @@
 """The depthwise operator as Triton kernels, forward and backward, for NVIDIA GPUs.
 
-The work is bound by memory, so every input is read once and stays in registers. A program owns `lanes` lanes of time
-by a block of channels; a lane walks `outputs` output steps with a window of the last `taps` inputs, and reads one new
-input a step. A dilated filter is `dilation` undilated ones, each on every dilation-th step: the lanes interleave then.
-Sums are in fp32 (fp64 for fp64).
+The work is bound by memory, so every input is read once and stays in registers. A program owns a few lanes of time by a
+block of channels; a lane walks along its outputs, `UNROLLED` at a time, with the last `taps` inputs in a window of
+registers, and the inputs of the next round under way. A dilated filter is `dilation` undilated ones, each on every
+dilation-th step: the lanes interleave then. Sums are in fp32 (fp64 for fp64).
 
 The gradient of the taps is deterministic: every program adds up a fixed share of the steps in a fixed order and writes
 its own row, and the rows are added up after it. There are no atomics.
 """
+
+from typing import Any
 
 import torch
 import triton
@@ -15,10 +17,15 @@ import triton.language as tl
 from torch import Tensor
 
 WARPS = 4
-OUTPUTS = 16
-CHANNELS = 128
+UNROLLED = 8
+BLOCK = 128
+"""Channels of a program, at most."""
+PASS_TAPS = 40
+"""Taps of one kernel, at most: more take minutes to compile and fill the registers; two kernels share them then."""
+ROUNDS = 16
+"""Rounds of a lane's walk, at most: longer walks read less twice, shorter ones occupy more of the device."""
 PROGRAMS = 512
-"""Programs of the taps' gradient: a few for every multiprocessor, whatever the device, so that sums never differ."""
+"""Programs worth having: a few for every multiprocessor. It is no property of the device, so that sums never differ."""
 
 
 @triton.jit
@@ -29,6 +36,7 @@ def correlate_kernel(
     runs,
     y,
     tiles,
+    rounds,
     time,
     steps,
     channels,
@@ -37,40 +45,56 @@ def correlate_kernel(
     x_step,
     taps: tl.constexpr,
     dilation: tl.constexpr,
-    outputs: tl.constexpr,
+    unrolled: tl.constexpr,
     lanes: tl.constexpr,
     block: tl.constexpr,
     wide: tl.constexpr,
 ):
     """Compute y[t] = residual[t] + sum_k weight[k] x[t + k dilation - left] for one tile of lanes and channels."""
     batch = (tl.program_id(0) // tiles).to(tl.int64)
-    channel = tl.program_id(1) * block + tl.arange(0, block)
-    start = first_step(tl.program_id(0) % tiles, dilation, outputs, lanes)
-    fits = channel < channels
+    channel = (tl.program_id(1) * block + tl.arange(0, block))[None, :]
+    x += batch * x_batch
+    y += batch * steps * channels
+    if runs is not None:
+        runs += batch * time
+    if residual is not None:
+        residual += batch * steps * channels
 
     weights: tl.tuple = ()
     for k in tl.static_range(taps):
-        weights += (tl.load(weight + k * channels + channel, fits, 0).to(wide)[None, :],)
+        weights += (read(weight, channels, tl.full([lanes], k, tl.int32), taps, channel, channels).to(wide),)
+    t = first_step(tl.program_id(0) % tiles, rounds * unrolled, dilation, lanes)
+    s = t - left
     window: tl.tuple = ()
     run_window: tl.tuple = ()
-    for j in tl.static_range(outputs + taps - 1):
-        s = start + j * dilation - left
-        window += (read(x + batch * x_batch, x_step, s, time, channel, channels).to(wide),)
-        if runs is not None:
-            run_window += (tl.load(runs + batch * time + s, (s >= 0) & (s < time), -1),)
-        if j >= taps - 1:
-            t = start + (j - (taps - 1)) * dilation
+    for _ in tl.static_range(taps - 1):
+        window += (read(x, x_step, s, time, channel, channels).to(wide),)
+        run_window += (read_run(runs, s, time),)
+        s += dilation
+    coming: tl.tuple = ()
+    for u in tl.static_range(unrolled):
+        coming += (read(x, x_step, s + u * dilation, time, channel, channels),)
+
+    for done in range(1, rounds + 1):
+        arrived = coming
+        coming = ()
+        for u in tl.static_range(unrolled):
+            later = s + (unrolled + u) * dilation
+            coming += (read(x, x_step, later, tl.where(done < rounds, time, 0), channel, channels),)
+        for u in tl.static_range(unrolled):
+            window += (arrived[u].to(wide),)
+            run_window += (read_run(runs, s, time),)
             total = tl.zeros([lanes, block], wide)
             for k in tl.static_range(taps):
-                term = window[j - (taps - 1) + k]
-                if runs is not None:
-                    own = tl.load(runs + batch * time + t, t < time, -2)
-                    term = tl.where((run_window[j - (taps - 1) + k] == own)[:, None], term, 0)
-                total += weights[k] * term
+                total += weights[k] * same_run(window[u + k], runs, run_window[u + k], t, time)
             if residual is not None:
-                total += read(residual + batch * steps * channels, channels, t, steps, channel, channels).to(wide)
-            place = y + batch * steps * channels + t.to(tl.int64)[:, None] * channels + channel[None, :]
-            tl.store(place, total.to(y.dtype.element_ty), (t < steps)[:, None] & fits[None, :])
+                total += read(residual, channels, t, steps, channel, channels).to(wide)
+            place = y + t.to(tl.int64)[:, None] * channels + channel
+            tl.store(place, total.to(y.dtype.element_ty), (t < steps)[:, None] & (channel < channels))
+            s += dilation
+            t += dilation
+        window = window[unrolled:]
+        run_window = run_window[unrolled:]
 
 
 @triton.jit
@@ -81,6 +105,7 @@ def tap_gradient_kernel(
     partial,
     tiles,
     all_tiles,
+    rounds,
     time,
     steps,
     channels,
@@ -91,67 +116,109 @@ def tap_gradient_kernel(
     grad_step,
     taps: tl.constexpr,
     dilation: tl.constexpr,
-    outputs: tl.constexpr,
+    unrolled: tl.constexpr,
     lanes: tl.constexpr,
     block: tl.constexpr,
     wide: tl.constexpr,
 ):
     """Add up grad[t] x[t + k dilation - left] over a share of the tiles: one row of `partial`, (taps, channels)."""
-    channel = tl.program_id(1) * block + tl.arange(0, block)
+    channel = (tl.program_id(1) * block + tl.arange(0, block))[None, :]
     totals: tl.tuple = ()
-    for _ in tl.static_range(taps):
+    for k in tl.static_range(taps):  # noqa: B007
         totals += (tl.zeros([lanes, block], wide),)
     for tile in range(tl.program_id(0), all_tiles, tl.num_programs(0)):
         batch = (tile // tiles).to(tl.int64)
-        start = first_step(tile % tiles, dilation, outputs, lanes)
+        t = first_step(tile % tiles, rounds * unrolled, dilation, lanes)
+        s = t - left
+        row = x + batch * x_batch
+        grad_row = grad + batch * grad_batch
+        run_row = None if runs is None else runs + batch * time
         window: tl.tuple = ()
         run_window: tl.tuple = ()
-        for j in tl.static_range(outputs + taps - 1):
-            s = start + j * dilation - left
-            window += (read(x + batch * x_batch, x_step, s, time, channel, channels).to(wide),)
-            if runs is not None:
-                run_window += (tl.load(runs + batch * time + s, (s >= 0) & (s < time), -1),)
-            if j >= taps - 1:
-                t = start + (j - (taps - 1)) * dilation
-                factor = read(grad + batch * grad_batch, grad_step, t, steps, channel, channels).to(wide)
+        for k in tl.static_range(taps - 1):  # noqa: B007
+            window += (read(row, x_step, s, time, channel, channels).to(wide),)
+            run_window += (read_run(run_row, s, time),)
+            s += dilation
+        for done in range(rounds):  # noqa: B007
+            for u in tl.static_range(unrolled):
+                window += (read(row, x_step, s + u * dilation, time, channel, channels).to(wide),)
+                run_window += (read_run(run_row, s + u * dilation, time),)
+            for u in tl.static_range(unrolled):
+                factor = read(grad_row, grad_step, t, steps, channel, channels).to(wide)
                 sums: tl.tuple = ()
                 for k in tl.static_range(taps):
-                    term = window[j - (taps - 1) + k]
-                    if runs is not None:
-                        own = tl.load(runs + batch * time + t, t < time, -2)
-                        term = tl.where((run_window[j - (taps - 1) + k] == own)[:, None], term, 0)
-                    sums += (totals[k] + factor * term,)
+                    sums += (totals[k] + factor * same_run(window[u + k], run_row, run_window[u + k], t, time),)
                 totals = sums
+                s += dilation
+                t += dilation
+            window = window[unrolled:]
+            run_window = run_window[unrolled:]
     for k in tl.static_range(taps):
         place = partial + (tl.program_id(0) * taps + k) * channels + channel
-        tl.store(place, tl.sum(totals[k], 0), channel < channels)
+        tl.store(place, tl.sum(totals[k], 0)[None, :], channel < channels)
 
 
 @triton.jit
-def first_step(tile, dilation: tl.constexpr, outputs: tl.constexpr, lanes: tl.constexpr):
-    """Give the first output step of every lane of a tile; its later ones follow in steps of dilation."""
+def first_step(tile, walk, dilation: tl.constexpr, lanes: tl.constexpr):
+    """Give the first output step of every lane of a tile; its `walk` steps follow in steps of `dilation`."""
     lane = tile * lanes + tl.arange(0, lanes)
-    return lane // dilation * (outputs * dilation) + lane % dilation
+    return lane // dilation * (walk * dilation) + lane % dilation
 
 
 @triton.jit
 def read(x, x_step, step, steps, channel, channels):
     """Read (lanes, channels) at the lanes' steps, zero outside."""
-    place = x + step.to(tl.int64)[:, None] * x_step + channel[None, :]
-    return tl.load(place, ((step >= 0) & (step < steps))[:, None] & (channel < channels)[None, :], 0)
+    place = x + step.to(tl.int64)[:, None] * x_step + channel
+    return tl.load(place, ((step >= 0) & (step < steps))[:, None] & (channel < channels), 0)
+
+
+@triton.jit
+def read_run(runs, step, steps):
+    """Read the number of every lane's run at its step, -1 outside; 0 where there are no segments."""
+    number = 0
+    if runs is not None:
+        number = tl.load(runs + step, (step >= 0) & (step < steps), -1)
+    return number
+
+
+@triton.jit
+def same_run(term, runs, run, step, steps):
+    """Give the term, zero where it comes from another run than the output step's."""
+    if runs is not None:
+        term = tl.where((run == tl.load(runs + step, step < steps, -2))[:, None], term, 0)
+    return term
 
 
 def correlate(
     x: Tensor, weight: Tensor, dilation: int, left: int, steps: int, runs: Tensor | None, residual: Tensor | None
 ) -> Tensor:
     """Compute y[t] = residual[t] + sum_k weight[k] x[t + k dilation - left] for t < steps, as `cpu.correlate` does."""
-    batch, time, channel = x.shape
+    taps = weight.shape[1]
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
+    y = residual
+    for first, last in passes(taps):
+        into = torch.promote_types(dtype, torch.float32) if last < taps else dtype
+        y = correlate_once(x, weight[:, first:last], dilation, left - first * dilation, steps, runs, y, into)
+    return y
+
+
+def correlate_once(
+    x: Tensor,
+    weight: Tensor,
+    dilation: int,
+    left: int,
+    steps: int,
+    runs: Tensor | None,
+    residual: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Compute the same with taps few enough for one kernel, into the given dtype."""
+    batch, time, channel = x.shape
     y = torch.empty(batch, steps, channel, device=x.device, dtype=dtype)
     if y.numel() == 0:
         return y
     x = adjacent_channels(x)
-    tiles, blocks, shape = tiling(steps, channel, weight.shape[1], dilation)
+    tiles, blocks, rounds, shape = tiling(batch, steps, channel, weight.shape[1], dilation, x.dtype)
     correlate_kernel[batch * tiles, blocks](
         x,
         weight.t().contiguous(),
@@ -159,13 +226,13 @@ def correlate(
         None if runs is None else runs.contiguous(),
         y,
         tiles,
+        rounds,
         time,
         steps,
         channel,
         left,
         x.stride(0),
         x.stride(1),
-        wide=sum_type(x.dtype),
         **shape,
     )
     return y
@@ -173,22 +240,32 @@ def correlate(
 
 def tap_gradient(x: Tensor, grad: Tensor, taps: int, dilation: int, left: int, runs: Tensor | None) -> Tensor:
     """Compute dweight[k] = sum over batch and t of grad[t] x[t + k dilation - left]: (channel, taps), fp32 or fp64."""
+    parts = [
+        tap_gradient_once(x, grad, last - first, dilation, left - first * dilation, runs)
+        for first, last in passes(taps)
+    ]
+    return torch.cat(parts, 1)
+
+
+def tap_gradient_once(x: Tensor, grad: Tensor, taps: int, dilation: int, left: int, runs: Tensor | None) -> Tensor:
+    """Compute the same with taps few enough for one kernel."""
     batch, time, channel = x.shape
     steps = grad.shape[1]
-    sums = torch.float64 if x.dtype == torch.float64 else torch.float32
+    sums = torch.promote_types(x.dtype, torch.float32)
     if grad.numel() == 0:
         return torch.zeros(channel, taps, device=x.device, dtype=sums)
     x, grad = adjacent_channels(x), adjacent_channels(grad)
-    tiles, blocks, shape = tiling(steps, channel, taps, dilation)
-    rows = min(batch * tiles, max(1, PROGRAMS // blocks))
-    partial = torch.empty(rows, taps, channel, device=x.device, dtype=sums)
-    tap_gradient_kernel[rows, blocks](
+    tiles, blocks, rounds, shape = tiling(batch, steps, channel, taps, dilation, x.dtype)
+    programs = min(batch * tiles, max(1, PROGRAMS // blocks))
+    partial = torch.empty(programs, taps, channel, device=x.device, dtype=sums)
+    tap_gradient_kernel[programs, blocks](
         x,
         grad,
         None if runs is None else runs.contiguous(),
         partial,
         tiles,
         batch * tiles,
+        rounds,
         time,
         steps,
         channel,
@@ -197,31 +274,40 @@ def tap_gradient(x: Tensor, grad: Tensor, taps: int, dilation: int, left: int, r
         x.stride(1),
         grad.stride(0),
         grad.stride(1),
-        wide=sum_type(x.dtype),
         **shape,
     )
     return partial.sum(0).t()
 
 
-def tiling(steps: int, channel: int, taps: int, dilation: int) -> tuple[int, int, dict[str, int]]:
-    """Cut the work: tiles along time, blocks of channels, and the constants of the kernel.
+def passes(taps: int) -> list[tuple[int, int]]:
+    """Split the taps evenly among as many kernels as their registers ask for: the first and last tap of each."""
+    count = triton.cdiv(taps, PASS_TAPS)
+    return [(i * taps // count, (i + 1) * taps // count) for i in range(count)]
+
+
+def tiling(
+    batch: int, steps: int, channel: int, taps: int, dilation: int, dtype: torch.dtype
+) -> tuple[int, int, int, dict[str, Any]]:
+    """Cut the work: tiles along time, blocks of channels, rounds of a walk, and the constants of the kernel.
 
     A thread holds the window and the taps of a few neighboring channels; the more taps, the fewer channels fit into its
     registers.
     """
-    held = 4 if taps <= 20 else 2 if taps <= 40 else 1
-    channels = min(CHANNELS, triton.next_power_of_2(channel))
-    lanes = WARPS * 32 * held // channels
-    tiles = triton.cdiv(triton.cdiv(steps, OUTPUTS * dilation) * dilation, lanes)
-    shape = {"taps": taps, "dilation": dilation, "outputs": OUTPUTS, "lanes": lanes, "block": channels}
-    return tiles, triton.cdiv(channel, channels), shape | {"num_warps": WARPS}
+    held = 1 if dtype == torch.float64 else 4 if taps <= 20 else 2
+    block = min(BLOCK, triton.next_power_of_2(channel))
+    blocks = triton.cdiv(channel, block)
+    lanes = WARPS * 32 * held // block
+    rounds = ROUNDS
+    while True:
+        tiles = triton.cdiv(triton.cdiv(steps, rounds * UNROLLED * dilation) * dilation, lanes)
+        if rounds == 1 or batch * tiles * blocks >= 2 * PROGRAMS:
+            break
+        rounds //= 2
+    wide = tl.float64 if dtype == torch.float64 else tl.float32
+    shape = {"taps": taps, "dilation": dilation, "unrolled": UNROLLED, "lanes": lanes, "block": block, "wide": wide}
+    return tiles, blocks, rounds, shape | {"num_warps": WARPS}
 
 
 def adjacent_channels(x: Tensor) -> Tensor:
     """Copy x where its channels do not lie side by side; any other stride is fine."""
     return x if x.stride(2) == 1 else x.contiguous()
-
-
-def sum_type(dtype: torch.dtype) -> tl.dtype:
-    """Give the precision of the sums."""
-    return tl.float64 if dtype == torch.float64 else tl.float32

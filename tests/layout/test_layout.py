@@ -39,7 +39,9 @@ def test_imports_run_one_way(path):
     for module, line in imports(ast.parse(path.read_text())):
         top, _, rest = module.partition(".")
         assert top not in LAYERS, f"{name_of(path)}:{line} imports {module}; write wavecast.{module}"
-        assert not module.startswith("wavecast.apps.wavecast"), f"{name_of(path)}:{line}: a second copy of the front door"
+        assert not module.startswith("wavecast.apps.wavecast"), (
+            f"{name_of(path)}:{line}: a second copy of the front door"
+        )
         if top == "wavecast" and layer < 2:
             found = LAYERS.get(rest.split(".")[0], 2)
             assert found <= layer, f"{name_of(path)}:{line} imports {module} from a higher layer"

@@ -1,8 +1,8 @@
 """The streaming enhancer: the law end to end, and the bounds its card promises."""
 
 import torch
-from kit.streaming import check_block
 
+from kit.streaming import check_block
 from wavecast.apps.enhancement.frcrn_stream import FRCRNStream
 from wavecast.core.stream import Stream
 

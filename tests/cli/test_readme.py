@@ -1,0 +1,73 @@
+"""The commands of the README work as they stand there."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
+RUN_BY_CI = {"make demo\n", "make test\n"}
+NETWORK = "wavecast models pull"  # tested against a local server in test_models.py
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the files that the README speaks of, and stand-ins for the sound card."""
+    sound = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    (tmp_path / "recordings" / "deep").mkdir(parents=True)
+    names = ["noisy.wav", "a.flac", "b.ogg", "recordings/x.wav", "recordings/deep/y.wav"]
+    names += [f"voices/speaker{i}/a.wav" for i in range(20)] + [f"noises/{i}.wav" for i in range(20)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, sound, 16000)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    samples = tmp_path / "microphone.raw"
+    samples.write_bytes((sound * 32767).astype("<i2").tobytes())
+    wavecast = f"exec {sys.executable} -m wavecast"
+    scripts = {"arecord": f"cat {samples}", "aplay": f"cat > {tmp_path}/heard.raw", "wavecast": f'{wavecast} "$@"'}
+    for name, text in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(stat.S_IRWXU)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "bash" and text not in RUN_BY_CI])
+def test_commands_of_the_readme(block, folder):
+    if NETWORK in block:
+        pytest.skip("fetching is tested against a local server")
+    script = block.replace("wavecast train enhancement", "wavecast train enhancement --smoke")
+    environment = os.environ | {
+        "PATH": f"{folder}/bin:{os.environ['PATH']}",
+        "WAVECAST_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    if "arecord" in block:
+        assert len((folder / "heard.raw").read_bytes()) == 32000
+    if "recordings/" in block:
+        assert (folder / "clean" / "deep" / "y.enhanced.wav").exists()
+        assert (folder / "out" / "a.enhanced.png").exists()
+
+
+@pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "python"])
+def test_python_of_the_readme(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_ci_runs_the_two_commands():
+    text = (ROOT / ".ci" / "run").read_text()
+    assert all(command.strip() in text for command in RUN_BY_CI)
+    assert {text for kind, text in BLOCKS if text.startswith("make")} == RUN_BY_CI

@@ -24,7 +24,7 @@ DEPTH = len(ENCODER_KERNELS)
 UNETS = {"unet1": "unet", "unet2": "unet2"}
 PARTS = {"real": "re", "imag": "im"}
 SIDES = {"encoders": "encoder", "decoders": "decoder"}
-ALIAS = re.compile(r"unet2?\.(encoders|decoders|se_layers_enc|se_layers_dec|fsmn_enc|fsmn_dec)\.")
+ALIAS = re.compile(r"^(unet2?)\.(encoder|decoder|se_layer|fsmn)s?(_enc|_dec)?\.(\d+)\.")
 COUNTER = ".num_batches_tracked"
 DEAD = {
     "fsmn_enc0": "fsmn_enc1",
@@ -67,19 +67,36 @@ def convert_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         WavecastError: tensors are missing, unknown or misshapen (the first few are listed with expected and found
             shapes), or the stored window kernels are not those of the network.
     """
-    tensors = {name.removeprefix("module."): tensor for name, tensor in official.items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if not ALIAS.match(name)}
-    counters = {name: tensors.pop(name) for name in list(tensors) if name.endswith(COUNTER)}
+    tensors = plainly_named(official)
+    shapes = official_shapes()
+    counted = [name.replace(".running_mean", COUNTER) for name in shapes if name.endswith(".running_mean")]
+    counters = {name: tensors.pop(name, torch.tensor(0)) for name in counted}
     constants = official_constants()
-    check(tensors, official_shapes(), optional={name: tuple(constant.shape) for name, constant in constants.items()})
+    check(tensors, shapes, optional={name: tuple(constant.shape) for name, constant in constants.items()})
     for name, constant in constants.items():
         if name in tensors and not torch.allclose(tensors[name].float(), constant, rtol=0, atol=1e-6):
             raise WavecastError(f"{name} is not made from a square-root Hann window of {WINDOW} samples", HINT)
     converted = {ours: joined([tensors[name] for name in names]) for ours, names in renamed()}
-    for ours in [name for name in converted if name.endswith("running_mean")]:
-        counter = dict(renamed())[ours][0].replace(".running_mean", COUNTER)
-        converted[ours.replace(".running_mean", COUNTER)] = counters.get(counter, torch.tensor(0))
+    for ours, names in renamed():
+        if ours.endswith(".running_mean"):
+            counter = counters[names[0].replace(".running_mean", COUNTER)]
+            converted[ours.replace(".running_mean", COUNTER)] = counter
     return converted
+
+
+def plainly_named(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the prefix `module.`, and give aliases (`unet.encoders.0.` for `unet.encoder0.`) their plain names.
+
+    Raises:
+        WavecastError: two tensors of one name differ.
+    """
+    tensors: dict[str, Tensor] = {}
+    for alias, tensor in official.items():
+        name = ALIAS.sub(r"\1.\2\3\4.", alias.removeprefix("module."))
+        if name in tensors and not torch.equal(tensors[name], tensor):
+            raise WavecastError(f"{name} is there twice, with different values", HINT)
+        tensors[name] = tensor
+    return tensors
 
 
 def renamed() -> Iterator[tuple[str, list[str]]]:

@@ -126,6 +126,20 @@ def test_prefixes_aliases_constants_and_missing_counters(official: dict[str, Ten
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_aliases_stand_for_the_plain_names_and_must_agree(official: dict[str, Tensor]) -> None:
+    plain, alias = "unet2.se_layer_dec3.fc_r.0.bias", "unet2.se_layers_dec.3.fc_r.0.bias"
+    only_alias = {alias if name == plain else name: tensor for name, tensor in official.items()}
+    name = "unet2.decoder_gates.3.real.0.bias"
+    assert torch.equal(convert_state(only_alias)[name], convert_state(official)[name])
+    with pytest.raises(WavecastError, match=r"se_layer_dec3\.fc_r\.0\.bias is there twice"):
+        convert_state({**official, alias: official[plain] + 1})
+
+
+def test_counters_of_unknown_layers_are_refused(official: dict[str, Tensor]) -> None:
+    with pytest.raises(WavecastError, match="is unknown"):
+        convert_state({**official, "unet.encoder7.bn.bn_re.num_batches_tracked": torch.tensor(1)})
+
+
 def test_wrappers(official: dict[str, Tensor]) -> None:
     assert unwrap(official).keys() == official.keys()
     assert unwrap({"model": official, "optimizer": {}, "epoch": 3, "step": 1}).keys() == official.keys()

@@ -418,8 +418,10 @@ def _subtypes(container: str) -> list[str]:
     return [name for name in soundfile.available_subtypes() if soundfile.check_format(container, name)]
 
 
-def file_suffix(info: AudioInfo) -> str:
-    """Give the usual suffix of a container: ".wav"; Ogg Opus is ".opus"."""
+def file_suffix(info: AudioInfo, like: str = "") -> str:
+    """Give the suffix of a container: the input's where it fits, else the usual one (".wav"); Ogg Opus is ".opus"."""
+    if SUFFIXES.get(like.lower()) == info.container and (like.lower() == ".opus") == (info.subtype == "OPUS"):
+        return like
     if info.container == "OGG" and info.subtype == "OPUS":
         return ".opus"
     usual = {"WAVEX": ".wav", "RF64": ".wav", **{name: suffix for suffix, name in reversed(SUFFIXES.items())}}

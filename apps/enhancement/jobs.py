@@ -132,7 +132,7 @@ def _plan(args: argparse.Namespace, sources: list[Source], raw: SampleFormat | N
             continue
         try:
             with open_audio(source.path, raw) as reader:
-                suffix = file_suffix(_file_info(reader.info, args, None))
+                suffix = file_suffix(_file_info(reader.info, args, None), Path(source.path).suffix)
         except WavecastError as error:
             failed += 1
             show_error(f"{source.path}: {error.message}", error.hint)

@@ -10,6 +10,8 @@ from torch.nn import functional
 from wavecast.core.block import Frames, Window
 from wavecast.core.groups import Chain, Skip
 
+FEW = 2  # frames up to which a convolution costs more to set up than to multiply out
+
 
 class TimeMemory(Window):
     """Each channel plus taps of its own past: y_t = x_t + sum_i w_i x_(t - i dilation); (batch, time, ..., channel).
@@ -43,6 +45,8 @@ def taps_over_time(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """
     taps, between = weight.shape[1], x.shape[2:-1].numel()
     out = x.shape[1] - (taps - 1) * dilation
+    if out <= FEW:
+        return (x.unfold(1, x.shape[1] - out + 1, 1)[..., ::dilation] * weight).sum(-1)
     phases = dilation if out >= 4 * dilation else 1
     y = functional.pad(x.flatten(2), (0, 0, 0, -x.shape[1] % phases))
     image = y.reshape(x.shape[0], -1, phases * between, x.shape[-1]).permute(0, 3, 1, 2)
@@ -66,6 +70,9 @@ class FrequencyMemory(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sum the taps and the band itself; every frame is an image of one column."""
         batch, time, freq, channels = x.shape
+        if time <= FEW:
+            sides = self.weight.shape[1] // 2
+            return x + (functional.pad(x, (0, 0, sides, sides)).unfold(2, 2 * sides + 1, 1) * self.weight).sum(-1)
         columns = x.reshape(batch * time, freq, 1, channels).permute(0, 3, 1, 2)
         taps = self.weight.shape[1]
         y = functional.conv2d(columns, self.weight[:, None, :, None], padding=(taps // 2, 0), groups=channels)

@@ -97,8 +97,11 @@ class Fork(Group):
         if last and not self.trim and any(y.shape[1] > n for y in ys):
             lengths_found = dict(zip(self.order, [y.shape[1] for y in ys], strict=True))
             raise ValueError(f"paths that meet end after {lengths_found} steps\nhint: pad them alike, or use Trim")
-        surplus = tuple(own(y[:, n:]) for y in ys)
-        return self.merge(*(y if y.shape[1] == n else y[:, :n] for y in ys)), (surplus, tuple(one for _, one in results))
+        surplus = tuple(y.new_empty(y.shape[0], 0) if y.shape[1] == n else own(y[:, n:]) for y in ys)
+        return self.merge(*(y if y.shape[1] == n else y[:, :n] for y in ys)), (
+            surplus,
+            tuple(one for _, one in results),
+        )
 
 
 def identity() -> Frames:

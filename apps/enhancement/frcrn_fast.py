@@ -1,4 +1,4 @@
-"""FRCRN for inference: the numbers of `frcrn.py` in a quarter of the time, with bounded temporary memory.
+"""FRCRN for inference: the numbers of `frcrn.py`, in a third of the time of the release, with bounded temporary memory.
 
 What makes it fast, in the order of what it saves:
 - A complex convolution is one real convolution with the normalization folded in, channels last.

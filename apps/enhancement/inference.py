@@ -28,6 +28,7 @@ from wavecast.cards import Card, find_model, load_network
 from wavecast.core.block import Block, Frames
 from wavecast.core.errors import WavecastError
 from wavecast.core.groups import Chain, Fork, Trim
+from wavecast.core.recorded import Recorded
 from wavecast.core.resample import Resampler
 from wavecast.core.stream import Stream
 
@@ -86,6 +87,7 @@ class Enhancer:
         self.sample_rate = card.sample_rate
         self.block = card.block or network.period
         self.latency: int | float = inf
+        self._recorded: dict[bool, Recorded] = {}
         if network.lookahead != inf:
             self.latency = measured_latency(network, self.block, self.device)
 
@@ -138,7 +140,7 @@ class Enhancer:
                 "hint: integers as x.astype('float32') / 32768; a channel axis goes first"
             )
         channels = np.atleast_2d(x).astype(np.float32)
-        stream = self.stream(len(channels), sample_rate, options, gain=self.input_gain(lambda: [channels]))
+        stream = self.stream(len(channels), sample_rate, options, self.input_gain(lambda: [channels]), live=False)
         y = np.concatenate([stream.push(channels), stream.flush()], 1)
         return y.astype(x.dtype).reshape(x.shape)
 
@@ -158,6 +160,7 @@ class Enhancer:
         sample_rate: int | None = None,
         options: Options | None = None,
         gain: np.ndarray | None = None,
+        live: bool = True,
     ) -> "EnhancerStream":
         """Begin a signal that comes in pieces.
 
@@ -166,6 +169,7 @@ class Enhancer:
             sample_rate: in hertz; the network's by default.
             options: what is wanted of the result.
             gain: (channels,) from `input_gain`, for a model that needs the whole signal.
+            live: get ready first, so that no push takes longer than the others: half a second, once.
 
         Raises:
             WavecastError: the rate is out of range, or the options do not fit the model.
@@ -174,7 +178,10 @@ class Enhancer:
         if not SLOWEST <= rate <= FASTEST:
             hint = f"sound between {SLOWEST} and {FASTEST} Hz can be enhanced; is the file's header right?"
             raise WavecastError(f"a sample rate of {rate} Hz", hint)
-        return EnhancerStream(self._pieces(options, gain), channels, rate, self.sample_rate, options, self.device)
+        pieces = self._pieces(options, gain)
+        if live and isinstance(pieces, Stream) and isinstance(pieces.network, Recorded):
+            pieces.network.prepare(torch.zeros(channels, pieces.block, device=self.device))
+        return EnhancerStream(pieces, channels, rate, self.sample_rate, options, self.device)
 
     def _pieces(self, options: Options, gain: np.ndarray | None) -> Pieces:
         if not self.streams:
@@ -185,7 +192,10 @@ class Enhancer:
         block = options.block or self.block
         if block % self.network.period:
             raise WavecastError(f"no blocks of {block} samples", f"give a multiple of {self.network.period} to --block")
-        return Stream(shared_mask(self.network) if options.shared else self.network, block)
+        if options.shared not in self._recorded:
+            network = shared_mask(self.network) if options.shared else self.network
+            self._recorded[options.shared] = Recorded(network)
+        return Stream(self._recorded[options.shared], block)
 
 
 class EnhancerStream:

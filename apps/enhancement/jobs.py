@@ -181,7 +181,7 @@ def enhance_one(
         gain = None
         if not enhancer.streams:
             gain = enhancer.input_gain(lambda: _blocks_anew(job.source, raw))
-        stream = enhancer.stream(info.channels, info.sample_rate, options, gain)
+        stream = enhancer.stream(info.channels, info.sample_rate, options, gain, live=job.source.is_pipe)
         rate = args.rate or info.sample_rate
         last = Resampler(info.sample_rate, rate, info.channels)
         if job.target == "-":

@@ -4,12 +4,25 @@ out do not depend on how the input was cut."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from wavecast.core.block import Block
 from wavecast.core.state import State, own
+
+
+class Network(Protocol):
+    """What a stream calls: a block, or a pool that several streams share."""
+
+    training: bool
+    lookahead: int | float
+    period: int
+    needs_all: str
+    instead: str
+
+    def __call__(self, x: Tensor, state: Any = None, *, last: bool = True) -> tuple[Tensor, Any]:
+        """Process the next piece."""
 
 
 class Stream:
@@ -23,7 +36,7 @@ class Stream:
         ValueError: the network is in training mode, cannot stream, or not in blocks of that size.
     """
 
-    def __init__(self, network: Block, block: int) -> None:
+    def __init__(self, network: Network, block: int) -> None:
         if network.training:
             raise ValueError("the network is in training mode\nhint: network.eval()")
         if network.lookahead == inf:

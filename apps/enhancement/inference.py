@@ -10,7 +10,8 @@
 Whole arrays and files go through the same stream, so both give the same bytes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from wavecast.cards import Card, find_model, load_network
 from wavecast.core.block import Block, Frames
 from wavecast.core.errors import WavecastError
 from wavecast.core.groups import Chain, Fork, Trim
+from wavecast.core.pool import Pool
 from wavecast.core.recorded import Recorded
 from wavecast.core.resample import Resampler
 from wavecast.core.stream import Stream
@@ -88,6 +90,7 @@ class Enhancer:
         self.block = card.block or network.period
         self.latency: int | float = inf
         self._recorded: dict[bool, Recorded] = {}
+        self._pool: Pool | None = None
         if network.lookahead != inf:
             self.latency = measured_latency(network, self.block, self.device)
 
@@ -183,6 +186,22 @@ class Enhancer:
             pieces.network.prepare(torch.zeros(channels, pieces.block, device=self.device))
         return EnhancerStream(pieces, channels, rate, self.sample_rate, options, self.device)
 
+    @contextmanager
+    def together(self, streams: int) -> Iterator[Pool]:
+        """Let streams in that many threads, members of the pool, run as one batch; this thread is to serve it.
+
+        Raises:
+            WavecastError: the model needs whole signals.
+        """
+        if not self.streams:
+            raise WavecastError(f"{self.card.name} takes one signal at a time", "leave --batch out")
+        self._pool = Pool(Recorded(self.network))
+        self._pool.join(streams)
+        try:
+            yield self._pool
+        finally:
+            self._pool = None
+
     def _pieces(self, options: Options, gain: np.ndarray | None) -> Pieces:
         if not self.streams:
             if options.shared:
@@ -192,6 +211,8 @@ class Enhancer:
         block = options.block or self.block
         if block % self.network.period:
             raise WavecastError(f"no blocks of {block} samples", f"give a multiple of {self.network.period} to --block")
+        if self._pool is not None:
+            return Stream(self._pool, block)
         if options.shared not in self._recorded:
             network = shared_mask(self.network) if options.shared else self.network
             self._recorded[options.shared] = Recorded(network)

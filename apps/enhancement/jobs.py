@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from wavecast.apps.enhancement.frcrn_windows import pass_bytes
 from wavecast.apps.enhancement.inference import DEFAULT_MODEL, Enhancer, Options
 from wavecast.apps.enhancement.inputs import Source, find_sources, is_folder, keep_apart, plan_target
 from wavecast.apps.enhancement.plot import LONGEST, plot_before_after
+from wavecast.apps.enhancement.progress import Progress
 from wavecast.apps.enhancement.report import Level, Reference
 from wavecast.console import JsonReport, UsageError, say, show_error
 from wavecast.core.errors import WavecastError
+from wavecast.core.pool import Pool, PoolClosed
 from wavecast.core.resample import Resampler
 from wavecast.core.stream import flushed_denormals
 from wavecast.datamodules.audio_files import (
@@ -43,6 +45,7 @@ class Job:
 
     source: Source
     target: str
+    seconds: float | None = None
 
 
 def enhance_all(args: argparse.Namespace) -> int:
@@ -77,22 +80,78 @@ def enhance_all(args: argparse.Namespace) -> int:
         block=args.block,
         whole=args.whole,
     )
+    lengths = [job.seconds for job in jobs]
+    seconds = None if None in lengths else sum(filter(None, lengths))
     report = JsonReport(args.json, args.overwrite)
     try:
-        for number, job in enumerate(jobs, 1):
-            try:
-                row = enhance_one(job, enhancer, options, args, raw, (number, len(jobs)))
-                report.add(row)
-                say(_line(row), args.quiet or job.target == "-")
-            except WavecastError as error:
-                failed += 1
-                report.add({"input": job.source.path, "error": error.message})
-                show_error(f"{job.source.path}: {error.message}", error.hint)
+        with Progress(len(jobs), seconds, args.quiet or jobs[0].target == "-") as progress:
+            work = Work(enhancer, options, args, raw, progress, report)
+            failed += work.together(jobs) if min(args.batch, len(jobs)) > 1 else work.one_by_one(jobs)
     finally:
         report.close()
     if failed:
         say(f"{len(jobs) + len(errors) - failed} done, {failed} failed", args.quiet)
     return 1 if failed else 0
+
+
+@dataclass
+class Work:
+    """What all jobs of a command have in common."""
+
+    enhancer: Enhancer
+    options: Options
+    args: argparse.Namespace
+    raw: SampleFormat | None
+    progress: Progress
+    report: JsonReport
+    talking: Lock = field(default_factory=Lock)
+
+    def one_by_one(self, jobs: list[Job]) -> int:
+        """Do the jobs; give the number of those that failed."""
+        return sum(not self.do(job) for job in jobs)
+
+    def together(self, jobs: list[Job]) -> int:
+        """Do the jobs with several files side by side in one batch; give the number of those that failed."""
+        done: list[bool] = []
+        faults: list[Exception] = []
+        waiting = iter(jobs)
+        workers = min(self.args.batch, len(jobs))
+
+        def work(pool: Pool) -> None:
+            with suppress(PoolClosed), pool.member():
+                try:
+                    while (job := next(waiting, None)) is not None:
+                        done.append(self.do(job))
+                except Exception as error:  # raised again where the command began
+                    faults.append(error)
+                    pool.close()
+
+        with self.enhancer.together(workers) as pool:
+            threads = [Thread(target=work, args=(pool,)) for _ in range(workers)]
+            for thread in threads:
+                thread.start()
+            try:
+                pool.serve()
+            finally:
+                for thread in threads:
+                    thread.join()
+        if faults:
+            raise faults[0]
+        return done.count(False)
+
+    def do(self, job: Job) -> bool:
+        """Do one job and say how it went."""
+        try:
+            row = enhance_one(job, self.enhancer, self.options, self.args, self.raw, self.progress)
+        except WavecastError as error:
+            with self.talking:
+                self.report.add({"input": job.source.path, "error": error.message})
+                show_error(f"{job.source.path}: {error.message}", error.hint)
+            return False
+        with self.talking:
+            self.report.add(row)
+            say(_line(row), self.args.quiet or job.target == "-")
+        return True
 
 
 def _raw(args: argparse.Namespace) -> SampleFormat | None:
@@ -116,6 +175,8 @@ def _check_together(args: argparse.Namespace, sources: list[Source]) -> None:
         raise UsageError(f"{len(sources)} inputs cannot go to one file {args.output}", f"give -o {args.output}/")
     if args.reference and len(sources) != 1:
         raise UsageError("--reference goes with one input")
+    if args.batch > 1 and args.channels == "shared":
+        raise UsageError("--channels shared works file by file", "leave --batch out")
     try:
         args.name_template.format(stem="x")
     except (KeyError, IndexError, ValueError) as error:
@@ -125,22 +186,26 @@ def _check_together(args: argparse.Namespace, sources: list[Source]) -> None:
 def _plan(args: argparse.Namespace, sources: list[Source], raw: SampleFormat | None) -> tuple[list[Job], int]:
     """Choose the target of every input that can be opened; the number of those that cannot, beside them."""
     failed, able, targets = 0, [], []
+    seconds: list[float | None] = []
     for source in sources:
         if source.is_pipe or args.output == "-":
             able.append(source)
+            seconds.append(None)
             targets.append(Path("-") if args.output in (None, "-") else Path(args.output))
             continue
         try:
             with open_audio(source.path, raw) as reader:
                 suffix = file_suffix(_file_info(reader.info, args, None), Path(source.path).suffix)
+                frames, rate = reader.info.frames, reader.info.sample_rate
         except WavecastError as error:
             failed += 1
             show_error(f"{source.path}: {error.message}", error.hint)
             continue
         able.append(source)
+        seconds.append(None if frames is None else frames / rate)
         targets.append(plan_target(source, args.output, suffix, args.name_template))
     targets = keep_apart(targets, able) if able and not able[0].is_pipe and args.output != "-" else targets
-    jobs = [Job(source, str(target)) for source, target in zip(able, targets, strict=True)]
+    jobs = [Job(source, str(target), long) for source, target, long in zip(able, targets, seconds, strict=True)]
     if args.resume:
         waiting = [job for job in jobs if not Path(job.target).exists()]
         say(f"{len(jobs) - len(waiting)} of {len(jobs)} were done before", args.quiet)
@@ -162,7 +227,7 @@ def enhance_one(
     options: Options,
     args: argparse.Namespace,
     raw: SampleFormat | None,
-    place: tuple[int, int],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Enhance one input.
 
@@ -191,9 +256,8 @@ def enhance_one(
             _make_folder(Path(job.target).parent)
         writer = stack.enter_context(create_audio(job.target, wanted, args.overwrite))
         levels = Level(), Level()
-        drawn = Drawn(info.sample_rate) if args.plot else None
-        silent = args.quiet or job.target == "-"
-        with Progress(place, job.source.path, info.frames, silent) as progress, flushed_denormals():
+        drawn, frames = Drawn(info.sample_rate) if args.plot else None, 0
+        with progress.file(job.source.path, job.seconds) as bar, flushed_denormals():
             for x, y in _enhanced(reader, stream):
                 levels[0].add(x)
                 levels[1].add(y)
@@ -204,10 +268,11 @@ def enhance_one(
                     drawn.add(x, y)
                 if y.shape[1]:
                     writer.write(last.push(y))
-                progress.advance(x.shape[1])
+                frames += x.shape[1]
+                bar.advance(x.shape[1] / info.sample_rate)
             writer.write(last.flush())
-    seconds = progress.done / info.sample_rate
-    if not progress.done:
+    seconds = frames / info.sample_rate
+    if not frames:
         say(f"{job.source.path} has no samples", args.quiet)
     row: dict[str, Any] = {
         "input": job.source.path,
@@ -309,39 +374,6 @@ class Drawn:
         """Draw the picture."""
         before, after = (np.concatenate(pieces) for pieces in self._pieces)
         plot_before_after(before, after, self._rate, path, title)
-
-
-class Progress:
-    """A bar for one file on stderr, with the time left; nothing where no terminal is."""
-
-    def __init__(self, place: tuple[int, int], name: str, frames: int | None, quiet: bool) -> None:
-        self.done = 0
-        self._bar: Any = None
-        if quiet or not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        text = TextColumn(f"{place[0]}/{place[1]} {{task.description}}", markup=False)
-        columns = (text, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(Path(name).name, total=frames)
-
-    def __enter__(self) -> "Progress":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, frames: int) -> None:
-        """Count samples that were read."""
-        self.done += frames
-        if self._bar is not None:
-            self._bar.advance(self._task, frames)
 
 
 def _line(row: dict[str, Any]) -> str:

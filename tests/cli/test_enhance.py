@@ -272,3 +272,50 @@ def test_interrupting_leaves_finished_files_whole_and_no_temporary_ones(wavecast
     said = wavecast("enhance", first, second, "-o", tmp_path / "out")
     assert said.code == 130
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.enhanced.wav"]
+
+
+def test_a_batch_gives_what_each_file_gives(wavecast, sound, tmp_path):
+    """Lengths, rates and channels differ; one input is no sound at all."""
+    for i, (seconds, rate, channels) in enumerate([(0.9, 16000, 1), (0.4, 44100, 2), (1.3, 16000, 1), (0.0, 16000, 1)]):
+        sound(f"in/{i}.wav", seconds, rate, channels, "FLOAT", seed=i)
+    (tmp_path / "in" / "text.wav").write_text("no sound")
+    alone = wavecast("enhance", tmp_path / "in", "-o", tmp_path / "alone")
+    batch = wavecast("enhance", tmp_path / "in", "-o", tmp_path / "batch", "--batch", 3)
+    assert (alone.code, batch.code) == (1, 1)
+    assert "text.wav" in batch.err
+    names = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert len(names) == 4
+    assert sorted(path.name for path in (tmp_path / "batch").iterdir()) == names
+    for name in names:
+        expected, found = read(tmp_path / "alone" / name), read(tmp_path / "batch" / name)
+        assert expected.shape == found.shape
+        assert np.allclose(expected, found, atol=1e-5)
+
+
+def test_interrupting_a_batch_leaves_no_temporary_files(wavecast, sound, tmp_path, monkeypatch):
+    sounds = [sound(f"{i}.wav", seconds=0.5, seed=i) for i in range(3)]
+    calls = iter(range(100))
+
+    def interrupted(self, requests, real=jobs.Pool._run):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        real(self, requests)
+
+    monkeypatch.setattr(jobs.Pool, "_run", interrupted)
+    said = wavecast("enhance", *sounds, "-o", tmp_path / "out", "--batch", 2)
+    assert said.code == 130
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_fault_in_a_batch_is_told_once(wavecast, sound, tmp_path, monkeypatch):
+    sounds = [sound(f"{i}.wav", seconds=0.2, seed=i) for i in range(3)]
+    monkeypatch.setattr(jobs.Level, "add", lambda *_: 1 / 0)
+    said = wavecast("enhance", *sounds, "-o", tmp_path / "out", "--batch", 2)
+    assert said.code == 1
+    assert said.err.count("division by zero") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_shared_gains_are_not_batched(wavecast, sound):
+    words = "enhance", sound(), "--batch", 2, "--channels", "shared"
+    wavecast.fails(2, "file by file", *words, hint="leave --batch out")

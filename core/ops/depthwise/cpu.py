@@ -2,7 +2,7 @@
 
 Depthwise convolutions are fast on CPUs when channels come last and time is an image's width: (batch, time, channel) is
 then an image (batch, channel, 1, time) in channels-last memory, without a copy, and oneDNN runs at 20 to 38 billion
-multiply-adds a second on one core (`scripts/bench/depthwise_cpu.py`). With time as the height, or through conv1d, the
+multiply-adds a second on one core (`scripts/bench/depthwise.py`). With time as the height, or through conv1d, the
 same library is several times slower; so is its gradient of kernels wider than three taps, which is why the taps are
 taken in threes.
 """

@@ -3,9 +3,9 @@
     python scripts/bench/depthwise.py [--device cpu|cuda] [--threads 1]
 
 The floor is memory: forward reads x and writes y; backward reads x and grad and writes dx, with the taps' gradient in
-the same pass. Each time is set beside that many bytes over the measured copy bandwidth; the goal on a GPU is 85 % of it.
-The peer is `torch.nn.functional.conv1d` with groups on (batch, channel, time), its natural layout. Correctness comes
-first: a mismatch with the definition ends the run. Results: `results/depthwise_DEVICE.json`.
+the same pass. Each time is set beside that many bytes over the measured copy bandwidth; the goal on a GPU is 85 % of
+it. The peer is `torch.nn.functional.conv1d` with groups on (batch, channel, time), its natural layout. Correctness
+comes first: a mismatch with the definition ends the run. Results: `results/depthwise_DEVICE.json`.
 """
 
 import argparse

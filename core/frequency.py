@@ -1,0 +1,32 @@
+"""Blocks over the plane of time and frequency made from blocks over time."""
+
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from wavecast.core.block import Block, Count
+from wavecast.core.state import State
+
+
+class EachFrequency(Block):
+    """A block over time that every frequency goes through on its own: (batch, time, freq, channel).
+
+    Args:
+        inner: maps (batch, time, channel) to (batch, time', channel').
+    """
+
+    def __init__(self, inner: Block) -> None:
+        super().__init__()
+        self.inner = inner
+        self.stride, self.lookahead, self.period = inner.stride, inner.lookahead, inner.period
+
+    def out_length(self, n: Count) -> Count:
+        """Count as the inner block does."""
+        return self.inner.out_length(n)
+
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Run the frequencies as rows; the state's tensors are (batch, freq, ...)."""
+        rows = x.transpose(1, 2)
+        before = None if state is None else tree_map(lambda leaf: leaf.flatten(0, 1), state)
+        y, after = self.inner(rows.flatten(0, 1), before, last=last)
+        y = y.unflatten(0, rows.shape[:2]).transpose(1, 2)
+        return y, tree_map(lambda leaf: leaf.unflatten(0, rows.shape[:2]), after)

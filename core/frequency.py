@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from wavecast.core.block import Block, Count
+from wavecast.core.block import Block, Count, at_least
 from wavecast.core.state import State
 
 
@@ -30,3 +30,22 @@ class EachFrequency(Block):
         y, after = self.inner(rows.flatten(0, 1), before, last=last)
         y = y.unflatten(0, rows.shape[:2]).transpose(1, 2)
         return y, tree_map(lambda leaf: leaf.unflatten(0, rows.shape[:2]), after)
+
+
+class AlongFrequency(Block):
+    """A block that runs along frequency instead of time, in each frame anew: (batch, time, freq, channel).
+
+    Args:
+        inner: a block whose output is as long as its input.
+    """
+
+    def __init__(self, inner: Block) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Run the inner block over every frame's frequencies; the state is `()`."""
+        return at_least(1, self._frames, x), ()
+
+    def _frames(self, x: Tensor) -> Tensor:
+        return self.inner(x.flatten(0, 1))[0].unflatten(0, x.shape[:2])

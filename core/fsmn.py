@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wavecast.core.block import Frames, Window
-from wavecast.core.groups import Chain, Skip
+from wavecast.core.block import Block, Frames, Window
+from wavecast.core.groups import Chain, Fork, Skip, concatenate, identity
+from wavecast.core.normalization import ChannelPReLU, InstanceNorm, RunningInstanceNorm
+from wavecast.core.ops.depthwise import depthwise
 
 FEW = 2  # frames up to which a convolution costs more to set up than to multiply out
 
@@ -55,78 +57,115 @@ def taps_over_time(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     return y.reshape(x.shape[0], -1, *x.shape[2:])[:, :out]
 
 
-class FrequencyMemory(nn.Module):
-    """Each channel plus taps of its neighbors in frequency, on both sides: use inside `Frames`.
+class Memory(Window):
+    """The memory in full: taps of the past and of the future, each with a stride of its own; (batch, time, channel).
+
+        y_t = x_t + sum_(i < back) w_i x_(t - i back_stride) + sum_(1 <= j <= ahead) v_j x_(t + j ahead_stride)
+
+    With taps of the future the output of a stream comes that much later, and equals that of the whole sequence.
 
     Args:
-        channels: of (batch, time, freq, channel).
-        taps: odd, centred.
+        channels: of the last axis.
+        back: taps of the past, the current step included; oldest first in `weight`, (channel, back).
+        ahead: taps of the future; nearest first in `ahead`, (channel, ahead).
+        back_stride: steps between taps of the past.
+        ahead_stride: steps between taps of the future.
     """
 
-    def __init__(self, channels: int, taps: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels, taps) * (0.5 / taps**0.5))
+    def __init__(self, channels: int, back: int, ahead: int = 0, back_stride: int = 1, ahead_stride: int = 1) -> None:
+        past, future = (back - 1) * back_stride, ahead * ahead_stride
+        super().__init__(past + 1 + future, left=past, right=future)
+        self.back_stride, self.ahead_stride = back_stride, ahead_stride
+        self.weight = nn.Parameter(torch.empty(channels, back).uniform_(-(back**-0.5), back**-0.5))
+        self.ahead = None
+        if ahead:
+            self.ahead = nn.Parameter(torch.empty(channels, ahead).uniform_(-(ahead**-0.5), ahead**-0.5))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Sum the taps and the band itself; every frame is an image of one column."""
-        batch, time, freq, channels = x.shape
-        if time <= FEW:
-            sides = self.weight.shape[1] // 2
-            return x + (functional.pad(x, (0, 0, sides, sides)).unfold(2, 2 * sides + 1, 1) * self.weight).sum(-1)
-        columns = x.reshape(batch * time, freq, 1, channels).permute(0, 3, 1, 2)
-        taps = self.weight.shape[1]
-        y = functional.conv2d(columns, self.weight[:, None, :, None], padding=(taps // 2, 0), groups=channels)
-        return x + y.permute(0, 2, 3, 1).reshape(x.shape)
+    def operator(self, x: Tensor) -> Tensor:
+        """Sum the step itself, its past and its future."""
+        steps = x.shape[1] - self.span + 1
+        now = x[:, self.left : self.left + steps]
+        y = depthwise(x[:, : self.left + steps], self.weight, dilation=self.back_stride, residual=now)
+        if self.ahead is None:
+            return y
+        return depthwise(x[:, self.left + self.ahead_stride :], self.ahead, dilation=self.ahead_stride, residual=y)
 
 
-class PlaneFSMN(Skip):
-    """A deep FSMN layer over the plane of time and frequency: (batch, time, freq, channel) to the same shape.
+class CompactFSMN(Chain):
+    """A compact FSMN layer (Zhang et al. 2016): projection, memory, affine, ReLU; (batch, time, channel).
 
-    Every band goes through the same two linear layers; memories along time, then along frequency; residual.
+    Args:
+        inputs: channels in.
+        width: of the projection, on which the memory works.
+        outputs: channels out.
+        memory: keyword arguments of `Memory` beside the channels.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, memory: dict[str, int]) -> None:
+        super().__init__(
+            project=Frames(nn.Linear(inputs, width, bias=False)),
+            memory=Memory(width, **memory),
+            affine=Frames(nn.Sequential(nn.Linear(width, outputs), nn.ReLU())),
+        )
+
+
+class DeepFSMN(Skip):
+    """A deep FSMN layer (Zhang et al. 2018): two linear layers, memory, and the input added; (batch, time, channel).
 
     Args:
         channels: in and out.
         hidden: between the linear layers.
-        times: taps along time.
-        dilation: frames between them.
-        freqs: taps along frequency, odd.
+        memory: of the layer: `Memory`, `DilatedDense`, or another block over the same channels.
     """
 
-    def __init__(self, channels: int, hidden: int, times: int, dilation: int, freqs: int) -> None:
-        project = nn.Sequential(
-            nn.LayerNorm(channels),
-            nn.Linear(channels, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, channels, bias=False),
-        )
-        super().__init__(
-            Chain(
-                project=Frames(project),
-                time=TimeMemory(channels, times, dilation),
-                freq=Frames(FrequencyMemory(channels, freqs)),
-            )
-        )
+    def __init__(self, channels: int, hidden: int, memory: Block) -> None:
+        project = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels, bias=False))
+        super().__init__(Chain(project=Frames(project), memory=memory))
 
 
-class FullBandFSMN(Skip):
-    """An FSMN over time that sees all bands at once, through a narrow layer: (batch, time, freq, channel).
+class GroupedConvolution(Window):
+    """Every channel from a few neighboring input channels and both sides of time; (batch, time, inputs channels).
 
     Args:
-        freqs: positions of the plane.
-        channels: in and out.
-        hidden: width of the narrow layer.
-        taps: along time.
-        dilation: frames between them.
+        channels: out; output channel g reads input channels [g inputs, (g + 1) inputs).
+        inputs: channels that each reads.
+        taps: odd, centred.
+        dilation: steps between them.
     """
 
-    def __init__(self, freqs: int, channels: int, hidden: int, taps: int, dilation: int) -> None:
-        narrow = [nn.LayerNorm(channels), nn.Flatten(2), nn.Linear(freqs * channels, hidden), nn.ReLU()]
-        widen = [nn.ReLU(), nn.Linear(hidden, freqs * channels), nn.Unflatten(2, (freqs, channels))]
-        project = nn.Linear(hidden, hidden, bias=False)
-        super().__init__(
-            Chain(
-                narrow=Frames(nn.Sequential(*narrow)),
-                memory=Skip(Chain(project=Frames(project), time=TimeMemory(hidden, taps, dilation))),
-                widen=Frames(nn.Sequential(*widen)),
+    def __init__(self, channels: int, inputs: int, taps: int, dilation: int) -> None:
+        side = taps // 2 * dilation
+        super().__init__(2 * side + 1, left=side, right=side)
+        bound = (inputs * taps) ** -0.5
+        self.weight = nn.Parameter(torch.empty(channels, inputs, taps).uniform_(-bound, bound))
+        self.dilation = dilation
+
+    def operator(self, x: Tensor) -> Tensor:
+        """Filter each of a channel's inputs by its own taps, and add them up."""
+        weight = self.weight.flatten(0, 1)
+        return depthwise(x, weight, dilation=self.dilation).unflatten(2, self.weight.shape[:2]).sum(3)
+
+
+class DilatedDense(Chain):
+    """A memory of dilated layers, each of which sees all layers before it: (batch, time, channel) to the same.
+
+    Layer i has dilation 2^i and reads its outputs-so-far next to the input, newest first; it is the memory of
+    MossFormer2's separator (Zhao et al. 2024), where the concatenated channels are grouped as they stand.
+
+    Args:
+        channels: in and out.
+        order: taps on each side of a step, that step included.
+        depth: layers.
+        running: normalize by the statistics of the signal so far instead of the whole signal's, so that it streams.
+    """
+
+    def __init__(self, channels: int, order: int, depth: int = 2, running: bool = False) -> None:
+        layers: dict[str, Block] = {}
+        for i in range(depth):
+            layer = Chain(
+                convolution=GroupedConvolution(channels, i + 1, 2 * order - 1, 2**i),
+                norm=RunningInstanceNorm(channels) if running else InstanceNorm(channels),
+                rectify=Frames(ChannelPReLU(channels)),
             )
-        )
+            layers[f"layer{i}"] = layer if i == depth - 1 else Fork(concatenate, new=layer, old=identity())
+        super().__init__(**layers)

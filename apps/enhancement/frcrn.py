@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from wavecast.core.block import Block, Frames
 from wavecast.core.complex_layers import (
-    AlongFrequency,
     ComplexBatchNorm,
     ComplexConvolution,
     ComplexFSMN,
@@ -32,6 +31,7 @@ from wavecast.core.complex_layers import (
     complex_concatenate,
     complex_product,
 )
+from wavecast.core.frequency import AlongFrequency
 from wavecast.core.groups import Chain
 from wavecast.core.spectral import STFT, InverseSTFT
 from wavecast.core.state import State

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from wavecast.core.block import Block, Frames, Window
 from wavecast.core.convolution import FrequencyConvolution, FrequencyUpsampling
-from wavecast.core.fsmn import FullBandFSMN, PlaneFSMN
 from wavecast.core.groups import Chain, Fork, Trim
+from wavecast.core.plane_fsmn import FullBandFSMN, PlaneFSMN
 from wavecast.core.spectral import STFT, Bands, InverseSTFT
 from wavecast.core.squeeze_excitation import RunningSqueezeExcitation
 from wavecast.core.state import State

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from kit.streaming import check_block, check_whole_only
 from wavecast.core.complex_layers import (
     FSMN,
-    AlongFrequency,
     ComplexBatchNorm,
     ComplexConvolution,
     ComplexFSMN,
@@ -16,6 +15,7 @@ from wavecast.core.complex_layers import (
     complex_concatenate,
     complex_product,
 )
+from wavecast.core.frequency import AlongFrequency
 
 
 def plane(channels: int, time: int = 40, freqs: int = 7) -> Tensor:

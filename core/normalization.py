@@ -1,0 +1,79 @@
+"""Normalization by the statistics of each channel along time, of the whole signal or of the signal so far.
+
+Ulyanov, Vedaldi, Lempitsky: "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016. Axes: batch
+time channel.
+"""
+
+from math import inf
+
+import torch
+from torch import Tensor, nn
+
+from wavecast.core.block import Block, at_least, mask_beyond
+from wavecast.core.state import State
+from wavecast.core.statistics import RunningMean
+
+EPSILON = 1e-5
+
+
+class InstanceNorm(Block):
+    """Every channel of a signal to mean 0 and variance 1 over all its time, then a learned scale and shift.
+
+    Args:
+        channels: of (batch, time, channel).
+    """
+
+    lookahead = inf
+    needs_all = "its mean and variance are those of the whole signal"
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Normalize a whole signal."""
+        return at_least(1, lambda x: self.normalize(x, x.mean(1, keepdim=True), x.var(1, False, keepdim=True)), x), ()
+
+    def padded(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Normalize padded signals by the statistics of their valid steps."""
+        x, count = mask_beyond(x, lengths), lengths.clamp_min(1)[:, None, None]
+        mean = x.sum(1, keepdim=True) / count
+        variance = mask_beyond(x - mean, lengths).square().sum(1, keepdim=True) / count
+        return self.normalize(x, mean, variance), ()
+
+    def normalize(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Subtract, divide, scale, shift."""
+        return (x - mean) * torch.rsqrt(variance + EPSILON) * self.weight + self.bias
+
+
+class RunningInstanceNorm(Block):
+    """The same by the mean and variance of the signal so far: it streams.
+
+    Args:
+        channels: of (batch, time, channel).
+        decay: of the statistics, from one step to the next; 1 is all of the past alike.
+    """
+
+    def __init__(self, channels: int, decay: float = 1.0) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.statistics = RunningMean(decay)
+
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Normalize by what was heard so far; the state is that of the running means of x and its square."""
+        means, after = self.statistics(torch.cat([x, x.square()], -1), state, last=last)
+        mean, power = means.chunk(2, -1)
+        variance = (power - mean.square()).clamp_min(0)
+        return (x - mean) * torch.rsqrt(variance + EPSILON) * self.weight + self.bias, after
+
+
+class ChannelPReLU(nn.Module):
+    """A leaky ReLU with a learned slope for every channel of the last axis (He et al. 2015)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep what is above zero, scale what is below."""
+        return x.clamp_min(0) + self.weight * x.clamp_max(0)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from wavecast.core.block import Block, Frames, Window, at_least, mask_beyond
 from wavecast.core.fsmn import TimeMemory
+from wavecast.core.squeeze_excitation import channel_gate
 from wavecast.core.state import State
 
 
@@ -162,7 +163,7 @@ class ComplexSqueezeExcitation(Block):
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
-        self.real, self.imag = gate(channels, reduction), gate(channels, reduction)
+        self.real, self.imag = channel_gate(channels, reduction), channel_gate(channels, reduction)
 
     def scale(self, mean: Tensor) -> Tensor:
         """Compute the gates (batch, 2 channels) from the means (batch, 2 channels)."""
@@ -178,12 +179,6 @@ class ComplexSqueezeExcitation(Block):
         x = mask_beyond(x, lengths)
         mean = x.sum((1, 2)) / (lengths.clamp_min(1) * x.shape[2])[:, None]
         return x * self.scale(mean)[:, None, None], ()
-
-
-def gate(channels: int, reduction: int) -> nn.Sequential:
-    """Build one real network of a squeeze-excitation."""
-    middle = max(1, channels // reduction)
-    return nn.Sequential(nn.Linear(channels, middle), nn.ReLU(), nn.Linear(middle, channels), nn.Sigmoid())
 
 
 def complex_concatenate(*paths: Tensor) -> Tensor:

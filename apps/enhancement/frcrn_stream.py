@@ -15,21 +15,30 @@ frequency and along time, squeeze-excitation on the skip connections, a complex 
 Axes: batch time freq channel.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from wavecast.core.block import Block, Frames, Window
 from wavecast.core.convolution import FrequencyConvolution, FrequencyUpsampling
+from wavecast.core.frequency import EachFrequency
 from wavecast.core.groups import Chain, Fork, Trim
-from wavecast.core.plane_fsmn import FullBandFSMN, PlaneFSMN
+from wavecast.core.plane_fsmn import FrequencyMemory, FullBandFSMN, PlaneFSMN
 from wavecast.core.spectral import STFT, Bands, InverseSTFT
-from wavecast.core.squeeze_excitation import RunningSqueezeExcitation
+from wavecast.core.squeeze_excitation import RunningSqueezeExcitation, SpatialChannelSqueezeExcitation
 from wavecast.core.state import State
 from wavecast.core.statistics import RunningMean
+from wavecast.core.tcnca import TCNCA
 
 COMPRESSION = 0.3
 SLOPE = 0.1
 FEATURES = 4
+CHUNK = 32  # frames of a chunk of attention: half a second
+EXCITATIONS: dict[str, Callable[[int], Block]] = {
+    "se": RunningSqueezeExcitation,
+    "scse": SpatialChannelSqueezeExcitation,
+}
 
 
 class FRCRNStream(Trim):
@@ -49,6 +58,11 @@ class FRCRNStream(Trim):
         filter_taps: frames that the mask filters over.
         level_decay: of the running level, from frame to frame.
         sample_rate: in hertz.
+        memory: along time at the bottom, "fsmn" or "tcnca" (dilated convolutions and attention within chunks).
+        excitation: on the skip connections, "se" or "scse" (spatial beside channel).
+
+    Raises:
+        ValueError: there is no such memory or excitation.
     """
 
     def __init__(
@@ -66,31 +80,42 @@ class FRCRNStream(Trim):
         filter_taps: int = 3,
         level_decay: float = 0.99,
         sample_rate: int = 16_000,
+        memory: str = "fsmn",
+        excitation: str = "se",
     ) -> None:
+        if memory not in ("fsmn", "tcnca") or excitation not in EXCITATIONS:
+            raise ValueError(
+                f"memory {memory!r} with excitation {excitation!r}\n"
+                f"hint: memory is fsmn or tcnca, excitation one of {', '.join(EXCITATIONS)}"
+            )
+        excite = EXCITATIONS[excitation]
         first, second, third = channels
         scale = Bands(window // 2 + 1, single_bins, bands, sample_rate)
 
         bottom: dict[str, Block] = {}
         for i in range(layers):
             dilation = dilations[i % len(dilations)]
-            bottom[f"plane{i}"] = PlaneFSMN(third, hidden, times, dilation, freqs)
+            if memory == "fsmn":
+                bottom[f"plane{i}"] = PlaneFSMN(third, hidden, times, dilation, freqs)
+            else:
+                bottom[f"plane{i}"] = plane_tcnca(third, hidden, freqs)
             if i in (0, layers // 2):
                 bottom[f"full{i}"] = FullBandFSMN(bands // 8, third, full_band, times, dilation)
         deep = Chain(
             down=encoder(second, third, 3, norm=False),
             **bottom,
-            excite=RunningSqueezeExcitation(third),
+            excite=excite(third),
             up=decoder(third, second),
         )
         middle = Chain(
             down=encoder(first, second, 3),
-            across=Fork(torch.add, deep=deep, skip=RunningSqueezeExcitation(second)),
+            across=Fork(torch.add, deep=deep, skip=excite(second)),
             up=decoder(second, first),
         )
         network = Chain(
             features=Features(scale, level_decay),
             down=encoder(FEATURES, first, 5),
-            across=Fork(torch.add, deep=middle, skip=RunningSqueezeExcitation(first)),
+            across=Fork(torch.add, deep=middle, skip=excite(first)),
             up=decoder(first, first, norm=False),
             mask=Frames(Mask(scale, first, filter_taps)),
         )
@@ -103,6 +128,12 @@ class FRCRNStream(Trim):
             )
         )
         self.sample_rate = sample_rate
+
+
+def plane_tcnca(channels: int, hidden: int, freqs: int) -> Chain:
+    """TCNCA along the time of each band, then an FSMN memory along frequency; like `PlaneFSMN` in size."""
+    memory = TCNCA(channels, width=hidden // 4, values=hidden // 2, chunk=CHUNK, taps=3, factor=3, layers=3)
+    return Chain(time=EachFrequency(memory), freq=Frames(FrequencyMemory(channels, freqs)))
 
 
 def encoder(inputs: int, outputs: int, freqs: int, norm: bool = True) -> Chain:

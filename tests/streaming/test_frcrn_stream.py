@@ -1,5 +1,6 @@
 """The streaming enhancer: the law end to end, and the bounds its card promises."""
 
+import pytest
 import torch
 
 from kit.streaming import check_block
@@ -7,16 +8,32 @@ from wavecast.apps.enhancement.frcrn_stream import FRCRNStream
 from wavecast.core.stream import Stream
 
 
-def small() -> FRCRNStream:
+def small(memory: str = "fsmn", excitation: str = "se") -> FRCRNStream:
     """The same network, narrow and with short frames."""
     torch.manual_seed(0)
     return FRCRNStream(
-        window=32, bands=16, single_bins=8, channels=(4, 6, 8), layers=2, hidden=8, full_band=8, times=3, freqs=3
+        window=32,
+        bands=16,
+        single_bins=8,
+        channels=(4, 6, 8),
+        layers=2,
+        hidden=8,
+        full_band=8,
+        times=3,
+        freqs=3,
+        memory=memory,
+        excitation=excitation,
     )
 
 
-def test_the_network_keeps_the_law():
-    check_block(small(), 0.1 * torch.randn(3, 32 * 16 + 5), examples=8, silence=20_000)
+@pytest.mark.parametrize(("memory", "excitation"), [("fsmn", "se"), ("tcnca", "se"), ("fsmn", "scse")])
+def test_the_network_keeps_the_law(memory, excitation):
+    check_block(small(memory, excitation), 0.1 * torch.randn(3, 32 * 16 + 5), examples=8, silence=20_000)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValueError, match="hint: memory is fsmn or tcnca, excitation one of se, scse"):
+        small("lstm")
 
 
 def test_the_shipped_size_keeps_its_bounds():

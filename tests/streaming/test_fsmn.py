@@ -15,7 +15,6 @@ from wavecast.core.fsmn import (
 )
 from wavecast.core.normalization import ChannelPReLU, InstanceNorm, RunningInstanceNorm
 from wavecast.core.plane_fsmn import FrequencyMemory, FullBandFSMN, PlaneFSMN
-from wavecast.core.squeeze_excitation import RunningSqueezeExcitation
 from wavecast.core.statistics import RunningMean
 
 
@@ -54,10 +53,6 @@ def test_running_mean_is_the_formula_and_keeps_the_law(decay):
         expected = (weights[:, None] * x[:, : t + 1]).sum(1) / weights.sum()
         assert torch.allclose(y[:, t], expected, atol=1e-12)
     check_block(RunningMean(decay), torch.randn(3, 40, 2), silence=60_000)
-
-
-def test_running_squeeze_excitation_keeps_the_law():
-    check_block(RunningSqueezeExcitation(8), torch.randn(3, 40, 5, 8))
 
 
 def test_a_decay_out_of_range_is_refused():

@@ -2,20 +2,56 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from kit.streaming import check_block
+from wavecast.core.block import Block
 from wavecast.core.tcn import TCN, CausalConvolution, DilatedStack
 
 
+def convolved(block: CausalConvolution, x: Tensor) -> Tensor:
+    """Filter tap by tap, the weights put together from their direction and size."""
+    norm, past = block.convolution.parametrizations.weight, block.left
+    weight = norm.original0 * norm.original1 / norm.original1.norm(dim=(1, 2), keepdim=True)
+    padded, dilation = functional.pad(x, (0, 0, past, 0)), block.convolution.dilation[0]
+    taps = [padded[:, k * dilation :][:, : x.shape[1]] @ weight[:, :, k].T for k in range(weight.shape[2])]
+    return sum(taps) + block.convolution.bias
+
+
+def with_normal_weights(block: Block) -> Block:
+    """Make every term matter as much as every other; a fresh network hides some behind its small weights."""
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_()
+    return block.double().eval()
+
+
 def test_a_causal_convolution_is_the_formula():
-    block, x = CausalConvolution(3, 5, 4, 3).double(), torch.randn(2, 30, 3, dtype=torch.float64)
-    direction = block.convolution.parametrizations.weight.original1
-    size = block.convolution.parametrizations.weight.original0
-    weight = size * direction / direction.norm(dim=(1, 2), keepdim=True)
-    padded = functional.pad(x, (0, 0, 9, 0))
-    expected = sum(padded[:, 3 * k : 3 * k + 30] @ weight[:, :, k].T for k in range(4)) + block.convolution.bias
+    block, x = with_normal_weights(CausalConvolution(3, 5, 4, 3)), torch.randn(2, 30, 3, dtype=torch.float64)
+    assert (block.left, block.convolution.dilation) == (9, (3,))
+    assert torch.allclose(block(x)[0], convolved(block, x), atol=1e-12)
+
+
+def test_a_tcn_is_the_formula():
+    block, x = with_normal_weights(TCN(3, (4, 4, 6), 3)), torch.randn(2, 30, 3, dtype=torch.float64)
+    expected = x
+    for i, one in enumerate(block.parts()):
+        convolutions = (one.inner.convolution1, one.inner.convolution2)
+        assert {(c.span - 1, *c.convolution.dilation) for c in convolutions} == {(2 * 2**i, 2**i)}
+        inner = convolved(convolutions[1], convolved(convolutions[0], expected).clamp_min(0)).clamp_min(0)
+        around = one.around.function
+        if i != 1:
+            expected = expected @ around.weight.T + around.bias
+        expected = (expected + inner).clamp_min(0)
     assert torch.allclose(block(x)[0], expected, atol=1e-12)
+    # Channels stay the same in the middle level only: no weights there to get around the convolutions.
+    assert [len(list(one.around.parameters())) for one in block.parts()] == [2, 0, 2]
+
+
+def test_convolutions_begin_small():
+    weight = CausalConvolution(64, 64, 3).convolution.weight
+    assert 0.009 < weight.std().item() < 0.011
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -5,9 +5,11 @@ from math import erf, pi, sqrt
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kit.streaming import check_block
 from wavecast.core.frequency import EachFrequency
+from wavecast.core.tcn import DilatedStack
 from wavecast.core.tcnca import TCNCA, ChunkAttention
 
 WIDTH, VALUES, CHUNK = 3, 4, 5
@@ -78,6 +80,28 @@ def test_rows_at_different_places_of_their_chunks_are_batched():
     )
     y, _ = attention(torch.stack([x[0, 4:12], x[1, 7:15]]), mixed, last=False)
     assert torch.allclose(y, torch.stack([whole[0, 4:12], whole[1, 7:15]]), atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize(("weighting", "bias"), KINDS)
+def test_tcnca_is_its_definition(weighting, bias, share):
+    torch.manual_seed(0)
+    block = TCNCA(6, WIDTH, VALUES, CHUNK, 2, 4, 2, share, weighting, bias).double()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_()
+    stack = DilatedStack(6, taps=2, factor=4, layers=2, share_weights=share).double()
+    stack.load_state_dict(block.memory.state_dict())
+    x = torch.randn(2, 17, 6, dtype=torch.float64)
+    normed = functional.layer_norm(x, (6,), block.norm.weight, block.norm.bias)
+    gates = stack(normed)[0] @ block.gates.weight.T + block.gates.bias
+    update, shared, reset, hidden = gates[..., :6], gates[..., 6:9], gates[..., 9:13], gates[..., 13:]
+    query, key = (functional.silu(shared) * block.scale[i] + block.shift[i] for i in range(2))
+    value = functional.silu(normed @ block.value.weight.T + block.value.bias)
+    attended = definition(block.attention, torch.cat([query, key, value], -1), weighting)
+    hidden = functional.silu(hidden + (attended * functional.silu(reset)) @ block.hidden.weight.T)
+    update = torch.sigmoid(update)
+    assert torch.allclose(block(x)[0], update * hidden + (1 - update) * x, atol=1e-11)
 
 
 @pytest.mark.parametrize("share", [False, True])

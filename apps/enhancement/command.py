@@ -41,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     sound.add_argument("--gain-db", type=float, default=0.0, metavar="DB", help="raise or lower the result")
     sound.add_argument(
-        "--peaks", choices=("cut", "soft"), default="cut", help="above full scale: cut, or bend smoothly"
+        "--level", type=float, metavar="DB", help="bring the result to that mean level below full scale (as it comes)"
+    )
+    sound.add_argument(
+        "--peaks",
+        choices=("cut", "soft", "rescale"),
+        default="cut",
+        help="above full scale: cut, bend smoothly, or lower the whole result",
     )
     sound.add_argument(
         "--high-band",

@@ -36,6 +36,7 @@ from wavecast.datamodules.audio_files import (
 )
 from wavecast.datamodules.riff import SampleFormat
 
+HIGHEST_PEAK_DB = -0.1  # of a result that is rescaled: another sample rate or a lossy format may raise it a little
 BLOCK = 1 << 15  # samples of a channel read at once
 
 
@@ -175,6 +176,8 @@ def _check_together(args: argparse.Namespace, sources: list[Source]) -> None:
         raise UsageError(f"{len(sources)} inputs cannot go to one file {args.output}", f"give -o {args.output}/")
     if args.reference and len(sources) != 1:
         raise UsageError("--reference goes with one input")
+    if (args.level is not None or args.peaks == "rescale") and any(source.is_pipe for source in sources):
+        raise UsageError("a level that depends on the whole recording", "on a pipe give --gain-db and --peaks soft")
     if args.batch > 1 and args.channels == "shared":
         raise UsageError("--channels shared works file by file", "leave --batch out")
     try:
@@ -246,6 +249,8 @@ def enhance_one(
         gain = None
         if not enhancer.streams:
             gain = enhancer.input_gain(lambda: _blocks_anew(job.source, raw))
+        if args.level is not None or args.peaks == "rescale":
+            options = replace(options, gain_db=level_gain_db(job.source, enhancer, options, args, raw, info, gain))
         stream = enhancer.stream(info.channels, info.sample_rate, options, gain, live=job.source.is_pipe)
         rate = args.rate or info.sample_rate
         last = Resampler(info.sample_rate, rate, info.channels)
@@ -324,6 +329,29 @@ def _check_model(enhancer: Enhancer, options: Options, info: AudioInfo, live: bo
                 f"there are {there / 1e9:.1f} GB",
                 "leave --whole out: windows of 30 s need 1.5 GB for any length",
             )
+
+
+def level_gain_db(
+    source: Source,
+    enhancer: Enhancer,
+    options: Options,
+    args: argparse.Namespace,
+    raw: SampleFormat | None,
+    info: AudioInfo,
+    gain: np.ndarray | None,
+) -> float:
+    """Choose the gain of a result by its level and peak, which takes a pass over the file of its own."""
+    found, stream = Level(), enhancer.stream(info.channels, info.sample_rate, options, gain, live=False)
+    with open_audio(source.path, raw) as reader, flushed_denormals():
+        for _, y in _enhanced(reader, stream):
+            found.add(y)
+    level, peak = found.row()["rms_db"], found.row()["peak_db"]
+    if level is None or peak is None:
+        return options.gain_db
+    change = 0.0 if args.level is None else args.level + options.gain_db - level
+    if args.peaks == "rescale":
+        change = min(change, HIGHEST_PEAK_DB - peak)
+    return options.gain_db + change
 
 
 def _blocks_anew(source: Source, raw: SampleFormat | None) -> Iterable[np.ndarray]:

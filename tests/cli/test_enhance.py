@@ -125,6 +125,38 @@ def test_peaks_are_cut_and_counted_or_bent_but_never_wrapped(wavecast, tmp_path)
     assert np.sign(read(tmp_path / "y.wav")[0] * x).min() >= 0
 
 
+def test_a_result_is_brought_to_a_level(wavecast, sound, tmp_path):
+    path = sound(seconds=1.0, subtype="FLOAT")
+    assert wavecast("enhance", path, "-o", tmp_path / "y.wav", "--level", -26).code == 0
+    assert 10 * np.log10(np.square(read(tmp_path / "y.wav")).mean()) == pytest.approx(-26, abs=0.01)
+    assert wavecast("enhance", path, "-o", tmp_path / "plain.wav").code == 0
+    plain, leveled = read(tmp_path / "plain.wav"), read(tmp_path / "y.wav")
+    gain = np.sqrt(np.square(leveled).mean() / np.square(plain).mean())
+    assert np.allclose(leveled, gain * plain, atol=1e-6)
+
+
+def test_a_result_too_loud_is_lowered_as_a_whole(wavecast, sound, tmp_path):
+    path = sound(seconds=1.0, subtype="FLOAT")
+    words = "enhance", path, "--mix", 0, "--gain-db", 20, "-o"
+    assert wavecast(*words, tmp_path / "y.wav", "--peaks", "rescale", "--subtype", "PCM_16").code == 0
+    y, x = read(tmp_path / "y.wav"), read(path)
+    assert 20 * np.log10(np.abs(y).max()) == pytest.approx(-0.1, abs=0.02)
+    assert np.allclose(y / np.abs(y).max(), x / np.abs(x).max(), atol=1e-4)
+    assert wavecast("enhance", path, "--mix", 0, "-o", tmp_path / "z.wav", "--peaks", "rescale").code == 0
+    assert np.allclose(read(tmp_path / "z.wav"), x, atol=1e-6)  # nothing too loud, nothing changed
+
+
+@pytest.mark.parametrize("words", [["--level", -26], ["--peaks", "rescale"]])
+def test_levels_of_whole_recordings_are_refused_on_pipes(wavecast, words):
+    wavecast.fails(2, "whole recording", "enhance", "-", *words, hint="--gain-db")
+
+
+def test_silence_has_no_level_to_change(wavecast, tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros(8000), 16000)
+    assert wavecast("enhance", tmp_path / "x.wav", "-o", tmp_path / "y.wav", "--level", -20).code == 0
+    assert not read(tmp_path / "y.wav").any()
+
+
 def test_the_high_band_follows_stays_or_goes(wavecast, tmp_path):
     rate = 48000
     t = np.arange(rate) / rate

@@ -9,6 +9,7 @@ but WAV on a pipe); WAV and raw samples on a pipe go through `riff`.
 """
 
 import contextlib
+import io
 import os
 import stat
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from uuid import uuid4
 
 import numpy as np
 import soundfile
@@ -106,7 +108,7 @@ class SoundfileReader(AudioReader):
     """A file that libsndfile understands."""
 
     def __init__(self, path: Path) -> None:
-        self._file = soundfile.SoundFile(path)
+        self._file = soundfile.SoundFile(os.fsencode(path))  # also names that are no UTF-8
         file = self._file
         tags = {name: text for name in TAGS if (text := getattr(file, name, ""))}
         super().__init__(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype, tags))
@@ -278,15 +280,13 @@ class FileWriter(AudioWriter):
     def __init__(self, path: Path, info: AudioInfo, overwrite: bool) -> None:
         super().__init__(limits=info.subtype not in ("FLOAT", "DOUBLE"))
         self._path, self._info, self._overwrite = path, info, overwrite
-        self._temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+        self._temporary = path.with_name(f".wavecast-{uuid4().hex}.part")
         with _writing(path):
             descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._descriptor: IO[bytes] = os.fdopen(descriptor, "r+b")
+        self._disk = Disk(descriptor)
         try:
-            with _writing(path):
-                self._file = soundfile.SoundFile(
-                    descriptor, "w", info.sample_rate, info.channels, info.subtype, format=info.container, closefd=False
-                )
+            with self._to_disk():
+                self._file = _begin(self._disk, info)
             for name in TAGS:
                 if info.tags.get(name):
                     with contextlib.suppress(soundfile.LibsndfileError, RuntimeError):
@@ -296,23 +296,82 @@ class FileWriter(AudioWriter):
             raise
 
     def _write(self, x: np.ndarray) -> None:
-        with _writing(self._path):
+        with self._to_disk():
             self._file.write(_for_libsndfile(x, self._info.subtype))
 
     def _end(self, kept: bool) -> None:
         try:
-            with _writing(self._path):
+            with self._to_disk():
                 self._file.close()
-                if kept:
-                    if self._path.exists() and not self._overwrite:
-                        raise WavecastError(f"{self._path} exists", "give --overwrite, or another name with -o")
+            if kept and self._path.exists() and not self._overwrite:
+                raise WavecastError(f"{self._path} exists", "give --overwrite, or another name with -o")
+            if kept:
+                with _writing(self._path):
                     self._temporary.replace(self._path)
         finally:
             self._discard()
 
+    @contextlib.contextmanager
+    def _to_disk(self) -> Iterator[None]:
+        """Give errors a cure; what the disk said comes before what libsndfile made of it."""
+        with _writing(self._path):
+            try:
+                yield
+            finally:
+                if self._disk.error is not None:
+                    raise self._disk.error
+
     def _discard(self) -> None:
-        self._descriptor.close()
+        os.close(self._disk.descriptor)
         self._temporary.unlink(missing_ok=True)
+
+
+class Disk:
+    """A file as libsndfile sees it, which drops the errors of the last writes to a disk that is full.
+
+    Attributes:
+        descriptor: of the file; not closed here.
+        error: the first that a write met; nothing is written after it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        """Write all of it, or keep the error."""
+        try:
+            done = 0
+            while self.error is None and done < len(data):
+                done += os.write(self.descriptor, data[done:])
+        except OSError as error:
+            self.error = error
+        return done
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place."""
+        return os.lseek(self.descriptor, offset, whence)
+
+    def tell(self) -> int:
+        """Tell the place."""
+        return os.lseek(self.descriptor, 0, os.SEEK_CUR)
+
+    def read(self, size: int) -> bytes:
+        """Read on."""
+        return os.read(self.descriptor, size)
+
+
+def _begin(target: Disk | IO[bytes], info: AudioInfo) -> soundfile.SoundFile:
+    return soundfile.SoundFile(target, "w", info.sample_rate, info.channels, info.subtype, format=info.container)
+
+
+def can_hold(info: AudioInfo) -> bool:
+    """Try whether the container takes the encoding with this rate and these channels."""
+    try:
+        _begin(io.BytesIO(), info).close()
+    except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError):
+        return False
+    return True
 
 
 def _for_libsndfile(x: np.ndarray, subtype: str) -> np.ndarray:
@@ -365,8 +424,9 @@ def create_audio(target: str | Path, info: AudioInfo, overwrite: bool = False) -
         raise WavecastError(f"{path} is a folder", f"give a file name, or -o {path}/ with a slash")
     if path.exists() and not overwrite:
         raise WavecastError(f"{path} exists", "give --overwrite, or another name with -o")
-    if not soundfile.check_format(info.container, info.subtype):
-        raise WavecastError(f"{info.container} cannot hold {info.subtype}", "choose another --format or --subtype")
+    if not can_hold(info):
+        what = f"{info.subtype} of {info.channels} channels at {info.sample_rate} Hz"
+        raise WavecastError(f"{info.container} cannot hold {what}", "choose another --format, --subtype or --rate")
     return FileWriter(path, info, overwrite)
 
 
@@ -400,18 +460,16 @@ def file_info(info: AudioInfo, suffix: str = "", subtype: str = "") -> AudioInfo
         if suffix.lower() not in SUFFIXES:
             raise WavecastError(f"cannot write {suffix} files", f"known: {' '.join(SUFFIXES)}")
         container = SUFFIXES[suffix.lower()]
-    elif container not in soundfile.available_formats():
-        container = "FLAC"
-    if suffix.lower() == ".opus":
-        kept = "OPUS"
+    subtype = subtype or ("OPUS" if suffix.lower() == ".opus" else "")
     if subtype and not soundfile.check_format(container, subtype.upper()):
         raise WavecastError(f"{container} cannot hold {subtype}", f"it holds {', '.join(_subtypes(container))}")
-    chosen = subtype.upper() or kept
-    if not soundfile.check_format(container, chosen):
-        chosen = "PCM_16" if container == "FLAC" and kept in LOSSY | {"aac"} else soundfile.default_subtype(container)
-        if kept in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE") and soundfile.check_format(container, "PCM_24"):
-            chosen = "PCM_24"
-    return replace(info, container=container, subtype=chosen)
+    if subtype:
+        return replace(info, container=container, subtype=subtype.upper())
+    fine = "PCM_24" if kept in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE") else ""
+    usual = soundfile.default_subtype(container) if soundfile.check_format(container) else ""
+    wanted = [replace(info, container=container, subtype=name) for name in (kept, fine, usual)]
+    flac = replace(info, container="FLAC", subtype=fine or "PCM_16")
+    return next(filter(can_hold, wanted), wanted[-1] if suffix else flac)
 
 
 def _subtypes(container: str) -> list[str]:

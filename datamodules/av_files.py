@@ -4,6 +4,7 @@ The decoder drops the encoder's priming and padding as the container's edit list
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import av
 import numpy as np
 
 from wavecast.core.errors import WavecastError
-from wavecast.datamodules.audio_files import AudioInfo, AudioReader
+from wavecast.datamodules.audio_files import TAGS, AudioInfo, AudioReader
 from wavecast.datamodules.riff import ByteSource
 
 
@@ -25,7 +26,9 @@ class AVReader(AudioReader):
         context = stream.codec_context
         if not context.sample_rate or not context.channels:
             raise WavecastError(f"{name} is damaged: its sound track has no rate or channels")
-        tags = {key.lower(): value for key, value in container.metadata.items()}
+        found = {key.lower(): text for key, text in container.metadata.items()}
+        found.setdefault("tracknumber", found.get("track", ""))
+        tags = {name: found[name] for name in TAGS if found.get(name)}
         kind = container.format.name
         super().__init__(AudioInfo(context.sample_rate, context.channels, None, kind, context.name, tags))
         self._container, self._name, self._stream = container, name, stream
@@ -33,17 +36,35 @@ class AVReader(AudioReader):
         self._rest = np.zeros((context.channels, 0), np.float32)
 
     def _decoded(self) -> Iterator[np.ndarray]:
+        """Decode frame by frame; the last one waits until it is known to be the last, and ends where the track does."""
         resampler = av.AudioResampler("fltp", self._stream.codec_context.layout, self.info.sample_rate)
+        piece, end = np.zeros((self.info.channels, 0), np.float32), 0
         try:
-            for frame in self._container.decode(self._stream):
-                for one in resampler.resample(frame):
-                    yield one.to_ndarray()
-            for one in resampler.resample(None):
-                yield one.to_ndarray()
-        except av.error.FFmpegError as error:
-            if isinstance(error, av.error.EOFError):
-                return
-            raise WavecastError(f"{self._name} is damaged: {error.strerror}") from error
+            with suppress(av.error.EOFError):
+                for frame in self._container.decode(self._stream):
+                    yield piece
+                    piece = np.concatenate([one.to_ndarray() for one in resampler.resample(frame)], 1)
+                    end = self._samples_meant(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "its sound changes on the way"
+            raise WavecastError(f"{self._name} is damaged: {reason}") from error
+        yield piece[:, :end]
+
+    def _samples_meant(self, frame: Any) -> int:
+        """Count the samples of the last frame that are sound; encoders fill it up with padding.
+
+        MP4 and its kin tell by the length of the last packet, or else by the length of the track, which is rounded to
+        milliseconds. A length that leaves out more than this frame is wrong.
+        """
+        whole, stream, rate = frame.samples, self._stream, self.info.sample_rate
+        if not self.info.container.startswith("mov") or frame.time_base is None or frame.time_base * rate > 1:
+            return whole
+        packet = round((frame.duration or 0) * frame.time_base * rate)
+        if 0 < packet < whole or not stream.duration or frame.pts is None:
+            return min(packet, whole) or whole
+        end = ((stream.start_time or 0) + stream.duration) * stream.time_base
+        left = round((end - frame.pts * frame.time_base) * rate)
+        return left if 0 < left < whole - rate // 1000 else whole
 
     def read(self, frames: int) -> np.ndarray:
         """Decode on until something comes."""
@@ -67,7 +88,7 @@ def open_av(path: Path, reason: str) -> AVReader:
         WavecastError: it is no sound at all.
     """
     try:
-        container = av.open(str(path))
+        container = av.open(f"file:{path}")  # without it, a colon in a name makes a protocol
     except (av.error.FFmpegError, ValueError) as error:
         hint = "raw samples need --raw ENCODING:RATE, as in --raw s16le:16000"
         raise WavecastError(f"{path} is no sound that can be read ({reason})", hint) from error

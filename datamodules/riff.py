@@ -57,7 +57,8 @@ class SampleFormat:
         else:
             raw = np.frombuffer(data, kind)
             if raw.dtype.kind == "f":
-                values = raw.astype(np.float32)
+                with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite
+                    values = raw.astype(np.float32)
             elif raw.dtype.kind == "u":
                 values = (raw.astype(np.float32) - 128) / 128
             else:
@@ -79,9 +80,9 @@ class SampleFormat:
 
 
 def quantize(x: np.ndarray, bits: int) -> np.ndarray:
-    """Round to integers of that many bits, limited to their range: float to int64."""
+    """Round to integers of that many bits, limited to their range, NaN to 0: float to int64."""
     limit = 2.0 ** (bits - 1)
-    return np.clip(np.rint(x.astype(np.float64) * limit), -limit, limit - 1).astype(np.int64)
+    return np.nan_to_num(np.clip(np.rint(x.astype(np.float64) * limit), -limit, limit - 1)).astype(np.int64)
 
 
 class ByteSource:

@@ -79,6 +79,23 @@ def test_transposed_convolution_is_complex() -> None:
 
 
 @torch.no_grad()
+def test_fsmn_is_complex() -> None:
+    """Two real layers R and I, each x + m + memory of m with m = W2 relu(W1 x + b1), act like one complex number."""
+    block, x = ComplexFSMN(3, 5).double(), torch.randn(2, 30, 6, dtype=torch.float64)
+
+    def layer(fsmn: FSMN, x: Tensor) -> Tensor:
+        inner = torch.relu(x @ fsmn.linear.weight.T + fsmn.linear.bias) @ fsmn.project.weight.T
+        past = nn.functional.pad(inner, (0, 0, 4, 0))
+        return x + inner + sum(fsmn.memory.weight[:, i] * past[:, i : i + 30] for i in range(5))
+
+    real, imag = x.chunk(2, -1)
+    expected = torch.complex(
+        layer(block.real, real) - layer(block.imag, imag), layer(block.real, imag) + layer(block.imag, real)
+    )
+    torch.testing.assert_close(to_complex(block(x)[0]), expected, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
 def test_fsmn_runs_along_frequency_from_low_to_high() -> None:
     block, x = AlongFrequency(ComplexFSMN(2, 4)), plane(2)
     y, _ = block(x)

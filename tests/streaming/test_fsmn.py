@@ -122,6 +122,19 @@ def test_the_dilated_dense_memory_is_its_definition():
     check_whole_only(block, torch.randn(3, 30, 4))
 
 
+@torch.no_grad()
+def test_the_dilated_dense_memory_with_lengths():
+    block, x = DilatedDense(4, 3, depth=3).double(), torch.randn(3, 30, 4, dtype=torch.float64)
+    for layer in (block.layer0.new, block.layer1.new):
+        layer.norm.bias += 0.5  # so that what lies beyond the lengths is not zero between the layers
+    lengths = torch.tensor([30, 11, 29])
+    junk = x.clone()
+    junk[1, 11:], junk[2, 29:] = float("nan"), 1e6
+    y, _ = block(junk, lengths=lengths)
+    for row, n in enumerate(lengths.tolist()):
+        assert torch.allclose(y[row, :n], block(x[row : row + 1, :n])[0][0], atol=1e-12)
+
+
 def test_the_dilated_dense_memory_streams_with_running_statistics():
     block = DeepFSMN(4, 6, DilatedDense(4, 3, depth=3, running=True))
     assert block.lookahead == 2 * (1 + 2 + 4)

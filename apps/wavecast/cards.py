@@ -7,7 +7,7 @@ checkpoints/frcrn.stream16k.yaml
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module, resources
 from pathlib import Path
@@ -27,6 +27,14 @@ ARCHITECTURES = {
     "frcrn_stream": "wavecast.apps.enhancement.frcrn_stream:FRCRNStream",
 }
 """Where each architecture's class is; its hyper-parameters are its keyword arguments."""
+REQUIRED = ("name", "architecture", "task", "hyperparameters", "sample_rate")
+KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("name", "architecture", "task"), str),
+    **dict.fromkeys(("hyperparameters", "weights"), Mapping),
+    **dict.fromkeys(("sample_rate", "block"), int),
+    "data": Sequence,
+}
+"""What the fields hold that programs read; the others are for people."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,28 @@ class Card:
             raise WavecastError(f"cannot read the card {path}: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise WavecastError(f"{path} is no card: it is not YAML") from error
-        known = {one.name for one in fields(Card)} - {"path"}
-        if not isinstance(values, dict) or not {"name", "architecture", "hyperparameters"} <= set(values) <= known:
-            found = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
-            raise WavecastError(f"{path} is no card: found {found}", "a card has name, architecture, hyperparameters")
-        values["data"] = tuple(values.get("data") or ())
-        return Card(**values, path=path)
+        return Card.of(values, path)
+
+    @staticmethod
+    def of(values: Any, path: Path) -> "Card":
+        """Make a card of plain data, as a file holds it.
+
+        Raises:
+            WavecastError: fields are missing, unknown, or of another kind.
+        """
+        known = [one.name for one in fields(Card) if one.name != "path"]
+        hint = f"a card has {', '.join(known)}"
+        if not isinstance(values, dict):
+            raise WavecastError(f"{path} is no card: it holds a {type(values).__name__}", hint)
+        values = {name: value for name, value in values.items() if value is not None}
+        faults = [f"it has no {name}" for name in REQUIRED if name not in values]
+        faults += [f"unknown {name}" for name in values if name not in known]
+        faults += [f"{name} is {values[name]!r}" for name, kind in KINDS.items() if not is_a(kind, values.get(name))]
+        if not faults and not is_file_name(values["name"]):
+            faults = [f"name is {values['name']!r}, which cannot name a file"]
+        if faults:
+            raise WavecastError(f"{path} is no card: {'; '.join(faults)}", hint)
+        return Card(**{**values, "data": tuple(values.get("data", ()))}, path=path)
 
     def write(self, path: Path) -> None:
         """Write the card, whole or not at all."""
@@ -100,6 +124,16 @@ class Card:
         values["data"] = list(self.data)
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
         write_whole(path, text.encode())
+
+
+def is_a(kind: type, value: Any) -> bool:
+    """Tell whether a value is of a kind, or absent; text is no sequence."""
+    return value is None or (isinstance(value, kind) and not (kind is Sequence and isinstance(value, str)))
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a model of this name can be a file in a folder."""
+    return Path(name).name == name != "" and not name.startswith(".")
 
 
 def cache_folder() -> Path:
@@ -112,11 +146,15 @@ def shipped_folder() -> Path:
     return Path(str(resources.files("wavecast.checkpoints")))
 
 
+def known_models() -> dict[str, Path]:
+    """List the cards' paths of shipped and fetched models by name; a shipped one hides a fetched one of its name."""
+    paths = {path.stem: path for folder in (cache_folder(), shipped_folder()) for path in folder.glob("*.yaml")}
+    return dict(sorted(paths.items()))
+
+
 def known_cards() -> list[Card]:
-    """List the cards of shipped and fetched models, by name; a shipped one hides a fetched one of its name."""
-    paths = [path for folder in (cache_folder(), shipped_folder()) for path in sorted(folder.glob("*.yaml"))]
-    cards = {card.name: card for card in map(Card.read, paths)}
-    return [cards[name] for name in sorted(cards)]
+    """Read the cards of shipped and fetched models, by name."""
+    return [Card.read(path) for path in known_models().values()]
 
 
 def find_model(name_or_path: str, task: str | None = None) -> Card:
@@ -136,11 +174,11 @@ def find_model(name_or_path: str, task: str | None = None) -> Card:
     elif path.exists() and (path.suffix or os.sep in name_or_path):
         raise WavecastError(f"{path} is not a model of wavecast", f"wavecast models convert {path}")
     else:
-        cards = {card.name: card for card in known_cards()}
-        if name_or_path not in cards:
-            hint = did_you_mean(name_or_path, cards, "wavecast models list; official ones: wavecast models pull NAME")
+        paths = known_models()
+        if name_or_path not in paths:
+            hint = did_you_mean(name_or_path, paths, "wavecast models list; official ones: wavecast models pull NAME")
             raise WavecastError(f"there is no model {name_or_path!r}", hint)
-        card = cards[name_or_path]
+        card = Card.read(paths[name_or_path])
     if task is not None and card.task != task:
         raise WavecastError(f"{card.name} is a model to {card.task}, not to {task}", "wavecast models list")
     return card
@@ -151,8 +189,7 @@ def _trained_card(path: Path) -> Card:
     values = load_pickle(path).get("wavecast_card")
     if not isinstance(values, dict):
         raise WavecastError(f"{path} was not written by `wavecast train`", f"wavecast models convert {path}")
-    values = {**values, "weights": {"file": path.name}}
-    return Card(**values, path=path)
+    return Card.of({**values, "weights": {"file": path.name}}, path)
 
 
 def load_pickle(path: Path) -> dict[str, Any]:
@@ -260,7 +297,7 @@ def load_strict(network: "nn.Module", tensors: "Mapping[str, torch.Tensor]", sou
             f"{source} does not fit {type(network).__name__}: {'; '.join(problems[:5])}{more}",
             "the card and the weights are of different models",
         )
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    network.load_state_dict(dict(tensors))
 
 
 def save_model(network: "nn.Module", card: Card, folder: Path, half: bool = False) -> Card:

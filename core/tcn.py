@@ -74,8 +74,9 @@ def add_and_rectify(around: Tensor, inner: Tensor) -> Tensor:
 class DilatedStack(Block):
     """Depthwise dilated convolutions, weight-normed, each with a residual path: a long past from few layers.
 
-    Layer l reads `taps` steps that lie factor^l apart; with factor <= taps no step of the past is skipped. The channels
-    never mix.
+        y_t = x_t + ReLU(sum_k w_k x_(t - (taps - 1 - k) factor^l))          layer l = 0, 1, ...
+
+    With factor <= taps no step of the past is skipped. The channels never mix, and what passes by a layer is not cut.
 
     Args:
         channels: in and out.

@@ -60,11 +60,18 @@ class RunningInstanceNorm(Block):
         self.statistics = RunningMean(decay)
 
     def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
-        """Normalize by what was heard so far; the state is that of the running means of x and its square."""
-        means, after = self.statistics(torch.cat([x, x.square()], -1), state, last=last)
-        mean, power = means.chunk(2, -1)
-        variance = (power - mean.square()).clamp_min(0)
-        return (x - mean) * torch.rsqrt(variance + EPSILON) * self.weight + self.bias, after
+        """Normalize by what was heard so far; the state is that of the running mean and of the running variance.
+
+        The variance adds (x_t - mean_(t-1)) (x_t - mean_t), after West 1979: a mean of squares less the square of the
+        mean would cancel where the mean is large.
+        """
+        of_mean, of_variance = state or (None, None)
+        mean, after_mean = self.statistics(x, of_mean, last=last)
+        before = x.new_zeros(x.shape[0], x.shape[2]) if of_mean is None else of_mean.total / of_mean.weight.clamp_min(1)
+        earlier = torch.cat([before[:, None], mean], 1)[:, :-1]
+        variance, after_variance = self.statistics((x - earlier) * (x - mean), of_variance, last=last)
+        y = (x - mean) * torch.rsqrt(variance.clamp_min(0) + EPSILON) * self.weight + self.bias
+        return y, (after_mean, after_variance)
 
 
 class ChannelPReLU(nn.Module):

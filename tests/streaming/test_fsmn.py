@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kit.streaming import check_block, check_whole_only
+from kit.streaming import check_block, check_whole_only, run
 from wavecast.core.fsmn import (
     CompactFSMN,
     DeepFSMN,
@@ -151,8 +151,28 @@ def test_instance_norms_are_the_formula():
         past = x[:, : t + 1]
         expected = (x[:, t] - past.mean(1)) / (past.var(1, False) + 1e-5).sqrt()
         assert torch.allclose(y[:, t], expected, atol=1e-9)
-    check_block(running, x, silence=60_000, tolerance={torch.float64: 1e-10, torch.float32: 1e-3})
+    check_block(running, x, silence=60_000)
     check_whole_only(whole, x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decay", [0.98, 1.0])
+def test_a_large_mean_does_not_cancel_the_running_variance(decay):
+    x = 3000 + 2 * torch.randn(3, 400, 4, dtype=torch.float64)
+    running = RunningInstanceNorm(4, decay)
+    expected, _ = RunningInstanceNorm(4, decay).double()(x.float().double())
+    for y in (running(x.float())[0], run(running, x.float(), list(range(1, 400)))[0]):
+        assert (y - expected)[:, 20:].abs().max() < 0.01  # the first few steps have next to no variance
+
+
+def test_the_running_variance_of_weighted_steps_is_the_formula():
+    x = torch.randn(2, 30, 4, dtype=torch.float64)
+    y, _ = RunningInstanceNorm(4, 0.9).double()(x)
+    for t in (0, 1, 29):
+        weights = 0.9 ** torch.arange(t, -1, -1, dtype=torch.float64)[:, None]
+        mean = (weights * x[:, : t + 1]).sum(1, keepdim=True) / weights.sum()
+        variance = (weights * (x[:, : t + 1] - mean).square()).sum(1) / weights.sum()
+        assert torch.allclose(y[:, t], (x[:, t] - mean[:, 0]) / (variance + 1e-5).sqrt(), atol=1e-10)
 
 
 def test_instance_norm_with_lengths():

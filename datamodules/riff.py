@@ -14,7 +14,9 @@ from wavecast.core.errors import WavecastError
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 ENDLESS = 0x7FFFF000  # sizes from here up were never known; so was 0
+MOST_CHANNELS = 1024  # as in libsndfile; a header that names more is damaged
 LONGEST_CHUNK = 1 << 20  # bytes of a chunk that is not sound; a header that promises more is damaged
+MOST_BYTES = 1 << 20  # asked for at once: a read takes that much memory, whatever comes
 ENCODINGS = {
     "u8": ("u1", 1),
     "s16le": ("<i2", 2),
@@ -101,7 +103,7 @@ class ByteSource:
         if self._begun:
             data, self._begun = self._begun[:most], self._begun[most:]
             return data
-        return os.read(self.descriptor, most)
+        return os.read(self.descriptor, min(most, MOST_BYTES))
 
     def exactly(self, count: int) -> bytes:
         """Read that much, or less at the end."""
@@ -164,7 +166,7 @@ def read_format(body: bytes) -> SampleFormat:
     name = names.get((code, bits))
     if name is None:
         raise WavecastError(f"WAV with encoding {code} of {bits} bits is not understood on a pipe", "pass it as a file")
-    if not channels or not rate or align != channels * bits // 8:
+    if not 0 < channels <= MOST_CHANNELS or not rate or align != channels * bits // 8:
         raise WavecastError(f"the WAV is damaged: {channels} channels, {rate} Hz, frames of {align} bytes")
     return SampleFormat(name, rate, channels)
 

@@ -200,6 +200,7 @@ def damaged():
     yield "no format", wav(chunk(b"data", b"\0\0"))
     yield "too short", wav(chunk(b"fmt ", form()[:14]), chunk(b"data", b"\0\0"))
     yield "0 channels", wav(chunk(b"fmt ", form(channels=0)), chunk(b"data", b"\0\0"))
+    yield "1025 channels", wav(chunk(b"fmt ", form(channels=1025)), chunk(b"data", b"\0\0"))
     yield "0 Hz", wav(chunk(b"fmt ", form(rate=0)), chunk(b"data", b"\0\0"))
     yield "frames of 7", wav(chunk(b"fmt ", form(align=7)), chunk(b"data", b"\0\0"))
     yield "encoding 17 of 4 bits", wav(chunk(b"fmt ", form(code=17, bits=4)), chunk(b"data", b"\0\0"))

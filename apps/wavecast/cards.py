@@ -118,12 +118,15 @@ class Card:
             raise WavecastError(f"{path} is no card: {'; '.join(faults)}", hint)
         return Card(**{**values, "data": tuple(values.get("data", ()))}, path=path)
 
-    def write(self, path: Path) -> None:
-        """Write the card, whole or not at all."""
+    def text(self) -> str:
+        """Give the card as YAML."""
         values = {name: value for name, value in asdict(self).items() if name != "path"}
         values["data"] = list(self.data)
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
-        write_whole(path, text.encode())
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+
+    def write(self, path: Path) -> None:
+        """Write the card, whole or not at all."""
+        write_whole(path, self.text().encode())
 
 
 def is_a(kind: type, value: Any) -> bool:
@@ -199,11 +202,13 @@ def load_pickle(path: Path) -> dict[str, Any]:
         WavecastError: it cannot be read, is no torch file, or holds more than tensors and plain data.
     """
     import pickle
+    import warnings
 
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickle protocols: what matters is raised
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WavecastError(f"cannot read {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:

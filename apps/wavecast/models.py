@@ -10,16 +10,16 @@ from wavecast.cards import (
     build_network,
     cache_folder,
     find_model,
-    known_cards,
+    known_models,
     load_network,
     load_pickle,
     load_strict,
     save_model,
     sha256,
 )
-from wavecast.console import UsageError, did_you_mean, say, talk_arguments
+from wavecast.console import UsageError, did_you_mean, say, show_error, talk_arguments
 from wavecast.core.errors import WavecastError
-from wavecast.official import OFFICIAL, Official
+from wavecast.official import OFFICIAL, UNVERIFIED, Official
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 VERBS = ("list", "show", "pull", "convert", "verify")
 POINTERS = ("last_best_checkpoint", "last_checkpoint")
 """Text files of official folders whose first line names the file of the weights."""
+NAMELESS = (*POINTERS, "pytorch_model")
+"""Names of official files that say nothing of the model."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,30 +64,31 @@ def run(args: argparse.Namespace) -> int:
 
 
 def list_models() -> int:
-    """Print a line a model: name, task, size, licence, whether it is here."""
-    cards = known_cards()
-    here = {card.name for card in cards}
-    for card in cards:
-        size = f"{card.weights.get('bytes', 0) / 1e6:.1f} MB"
-        print(f"{card.name:22}{card.task:10}{size:>10}  {card.license:14}here")
+    """Print a line a model: name, task, size, licence, whether it is here; a broken card is reported at its place."""
+    here = known_models()
+    failed = False
+    for path in here.values():
+        try:
+            card = Card.read(path)
+        except WavecastError as error:
+            show_error(error.message, error.hint)
+            failed = True
+        else:
+            size = f"{card.weights.get('bytes', 0) / 1e6:.1f} MB"
+            print(f"{card.name:22}{card.task:10}{size:>10}  {card.license:14}here")
     for name, official in OFFICIAL.items():
         if name not in here:
             size = f"{official.bytes / 1e6:.1f} MB"
             print(f"{name:22}{official.task:10}{size:>10}  {official.license:14}wavecast models pull {name}")
-    return 0
+    return int(failed)
 
 
 def show(name: str) -> int:
     """Print a model's card, or what is known of one that can be fetched."""
-    here = {card.name for card in known_cards()}
-    if name in OFFICIAL and name not in here:
+    if name in OFFICIAL and name not in known_models():
         print(OFFICIAL[name].describe(name), end="")
-        return 0
-    card = find_model(name)
-    if card.path is not None and card.path.suffix == ".yaml":
-        print(card.path.read_text(encoding="utf-8"), end="")
     else:
-        print(card)
+        print(find_model(name).text(), end="")
     return 0
 
 
@@ -96,15 +99,15 @@ def pull(name: str, weights: str | None, quiet: bool = False) -> int:
         WavecastError: no such model, no network, a broken transfer, or another file than the pinned one.
     """
     if name not in OFFICIAL:
-        shipped = name in {card.name for card in known_cards()}
-        hint = f"{name} is here already" if shipped else did_you_mean(name, OFFICIAL, f"known: {', '.join(OFFICIAL)}")
+        here = name in known_models()
+        hint = f"{name} is here already" if here else did_you_mean(name, OFFICIAL, f"known: {', '.join(OFFICIAL)}")
         raise WavecastError(f"there is no official model {name!r}", hint)
     official = OFFICIAL[name]
-    path = official_file(Path(weights)) if weights else fetch(name, official)
+    path = official_file(Path(weights)) if weights else fetch(name, official, quiet)
     found = sha256(path)
     if found != official.sha256:
         if not weights:
-            path.resolve().unlink(missing_ok=True)
+            path.unlink()
         raise WavecastError(
             f"{path.name} has sha256 {found[:16]}..., the pinned file has {official.sha256[:16]}...",
             "it is another version, or damaged: pull again, or use `wavecast models convert` if you trust it",
@@ -118,23 +121,28 @@ def pull(name: str, weights: str | None, quiet: bool = False) -> int:
     return 0
 
 
-def fetch(name: str, official: Official) -> Path:
+def fetch(name: str, official: Official, quiet: bool = False) -> Path:
     """Download a pinned file, or find it in the cache; a broken download is continued the next time.
 
     Raises:
         WavecastError: it cannot be had; the hint says how to bring it by other means.
     """
     import huggingface_hub
+    from huggingface_hub.file_download import http_get
 
+    path = cache_folder().parent / "hub" / official.revision / official.file
+    part = path.with_name(f"{path.name}.part")
+    if path.exists():
+        return path
+    if quiet:
+        huggingface_hub.utils.disable_progress_bars()
+        huggingface_hub.utils.logging.set_verbosity_error()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    url = huggingface_hub.hf_hub_url(official.repository, official.file, revision=official.revision)
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(
-                official.repository,
-                official.file,
-                revision=official.revision,
-                cache_dir=cache_folder().parent / "hub",
-            )
-        )
+        with part.open("ab") as file:
+            if file.tell() < official.bytes:
+                http_get(url, file, resume_size=file.tell())
     except Exception as error:  # the hub's client passes on whatever its transport raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WavecastError(
@@ -142,6 +150,7 @@ def fetch(name: str, official: Official) -> Path:
             f"check the network and try again (it goes on where it stopped), or bring {official.file} of "
             f"{official.repository} from elsewhere: wavecast models pull {name} --weights FILE",
         ) from error
+    return part.replace(path)
 
 
 def official_file(path: Path) -> Path:
@@ -200,15 +209,26 @@ def convert(path: Path, folder: Path, overwrite: bool = False, quiet: bool = Fal
         network = load_network(card)
         card = replace(card, weights={}, path=None)
     else:
-        card = OFFICIAL["frcrn.se16k"].card(file.stem if file.stem != "pytorch_model" else "frcrn.se16k")
+        card = official_card(file)
         network = build_network(card)
         load_strict(network, read_official(file), str(file))
-    target = folder / f"{card.name}.safetensors"
-    if target.exists() and not overwrite:
-        raise WavecastError(f"{target} exists", "give --overwrite, or another folder with -o")
+    for target in (folder / f"{card.name}.safetensors", folder / f"{card.name}.yaml"):
+        if target.exists() and not overwrite:
+            raise WavecastError(f"{target} exists", "give --overwrite, or another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{save_model(network, card, folder).file}", quiet)
     return 0
+
+
+def official_card(file: Path) -> Card:
+    """Make the card of a file of official weights, which are the pinned ones or others of their kind."""
+    name, official = next(iter(OFFICIAL.items()))
+    card = official.card(name if file.stem in NAMELESS else file.stem)
+    digest = sha256(file)
+    if digest == official.sha256:
+        return card
+    origin = f"{file.name} of sha256 {digest}, not the pinned file of {official.repository}; {UNVERIFIED}"
+    return replace(card, origin=origin)
 
 
 def verify(name: str, quiet: bool = False) -> int:
@@ -219,5 +239,6 @@ def verify(name: str, quiet: bool = False) -> int:
     """
     card: Card = find_model(name)
     count = sum(p.numel() for p in load_network(card).parameters())
-    say(f"{card.name}: complete and unchanged, {count:,} parameters, sha256 {card.weights.get('sha256')}", quiet)
+    hashed = f"unchanged, sha256 {card.weights['sha256']}" if "sha256" in card.weights else "no hash is known of it"
+    say(f"{card.name}: complete, {count:,} parameters; {hashed}", quiet)
     return 0

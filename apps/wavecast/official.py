@@ -6,7 +6,8 @@ from typing import Any
 
 from wavecast.cards import Card
 
-UNVERIFIED = "not verified against the hub: revision, size and hash are as third parties pinned them"
+UNVERIFIED = "not verified against the hub"
+PINNED = f"{UNVERIFIED}: revision, size and hash are as third parties pinned them"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Official:
             hyperparameters=self.hyperparameters,
             sample_rate=self.sample_rate,
             license=self.license,
-            origin=f"{self.repository} at {self.revision}, {self.file}; {UNVERIFIED}",
+            origin=f"{self.repository} at {self.revision}, {self.file}; {PINNED}",
             notes=self.notes,
         )
 
@@ -66,7 +67,7 @@ class Official:
             "bytes": self.bytes,
             "license": self.license,
             "elsewhere": self.elsewhere,
-            "verified": UNVERIFIED,
+            "verified": PINNED,
             "notes": self.notes,
         }
         return "".join(f"{key}: {value}\n" for key, value in rows.items())

@@ -6,6 +6,7 @@ with its early reflections, through the same recording chain and at the level it
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import soxr
@@ -32,6 +33,7 @@ class Chances:
         clipped: recorded too loud, up to 8 dB over full scale.
         companded: 8-bit mu-law, as telephones have it.
         gap: a stretch of digital silence.
+        resampled: the voice faster and higher, or slower and lower, so that a few voices sound like many.
         synthetic: of a noise: made from random numbers.
         babble: of a noise: other voices.
         typing: of a noise: a keyboard, when `keys` are given.
@@ -45,6 +47,7 @@ class Chances:
     clipped: float = 0.05
     companded: float = 0.02
     gap: float = 0.04
+    resampled: float = 0.5
     synthetic: float = 0.35
     babble: float = 0.12
     typing: float = 0.05
@@ -111,11 +114,12 @@ class NoisySpeech:
         room = None
         if self._happens(rng, self.chances.reverberant):
             room = self.rooms.room(int(rng.integers(len(self.rooms))))
-        color = self._recording_response(rng)
+        voice = self.speech.draw(rng)
+        color = self._recording_response(rng, float(self.speech.attributes[voice].get("bandwidth", inf)))
         heard: np.ndarray = np.zeros(self.samples, np.float32)
         wanted = heard
         if not noise_only:
-            spectrum = self._transform(self._talk(rng)) * color
+            spectrum = self._transform(self._talk(rng, voice)) * color
             if room:
                 heard = self._signal(spectrum * self._transform(room[0].full))
                 wanted = self._signal(spectrum * self._transform(room[0].early))
@@ -156,16 +160,19 @@ class NoisySpeech:
         sound: np.ndarray = fft.irfft(spectrum, self._size)[: self.samples]
         return sound
 
-    def _talk(self, rng: np.random.Generator) -> np.ndarray:
-        """Let one voice talk for the length of an item, with pauses: clips at a common level."""
-        index = self.speech.draw(rng)
+    def _talk(self, rng: np.random.Generator, index: int) -> np.ndarray:
+        """Let the voice of a clip talk for the length of an item, with pauses: clips at a common level."""
+        speed = float(np.round(2 ** rng.uniform(-0.25, 0.3), 2)) if self._happens(rng, self.chances.resampled) else 1.0
         same = self._same_voice[index]
         sound = np.zeros(self.samples, np.float32)
         at = int(rng.integers(self.samples // 4 + 1)) if rng.random() < 0.3 else 0
-        longest = int(self.speech.lengths[index])
-        start = int(rng.integers(longest - self.samples)) if longest > self.samples else 0
+        longest, needed = int(self.speech.lengths[index]), int(self.samples * speed) + 1
+        start = int(rng.integers(longest - needed)) if longest > needed else 0
         while at < self.samples:
-            piece = self.speech.clip(index, start, self.samples - at)
+            piece = self.speech.clip(index, start, int((self.samples - at) * speed) + 1)
+            if speed != 1.0:
+                piece = soxr.resample(piece, 100 * speed, 100, "MQ")
+            piece = piece[: self.samples - at]
             sound[at : at + len(piece)] = piece * np.float32(0.1 / (self._level(index) + 1e-4))
             at += len(piece) + int(rng.exponential(0.3) * self.sample_rate)
             index, start = int(same[rng.integers(len(same))]), 0
@@ -202,8 +209,11 @@ class NoisySpeech:
             sound = soxr.resample(sound, 100 * speed, 100, "QQ")
         return noises.unit(np.resize(sound, self.samples))
 
-    def _recording_response(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw the gain of the recording at every bin, zero phase: float32 (bins,)."""
+    def _recording_response(self, rng: np.random.Generator, bandwidth: float) -> np.ndarray:
+        """Draw the gain of the recording at every bin, zero phase: float32 (bins,).
+
+        Nothing above the voice's bandwidth is heard of the noise either: else it would be noise without any voice.
+        """
         bins, nyquist = self._size // 2 + 1, self.sample_rate / 2
         hertz = np.linspace(0, nyquist, 257)
         decibels = np.zeros(257)
@@ -217,6 +227,7 @@ class NoisySpeech:
             if rng.random() < 0.5:
                 low = rng.uniform(80, 300)
                 decibels += np.clip((hertz - low) / low, -1, 0) * 40
+        decibels += np.clip((0.94 * bandwidth - hertz) / (0.06 * bandwidth), -1, 0) * 80 if bandwidth < nyquist else 0
         gain = np.interp(np.linspace(0, nyquist, bins), hertz, 10 ** (decibels / 20))
         return gain.astype(np.float32)
 

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,23 @@ def test_clipped_gapped_and_band_limited_items(clips):
     limited = mixtures(clips, only(band_limited=1.0), level=(-20, -20)).item(2)
     power = np.abs(np.fft.rfft(limited["noisy"])) ** 2
     assert power[7600:].mean() < 1e-5 * power[:3000].mean()
+
+
+def test_a_voice_is_resampled(clips):
+    """A hissing voice, slowed down, leaves the top of the band empty; its length stays."""
+    hissing = clips[1], clips[1]
+    sounds = [mixtures(hissing, only(clean=1.0, resampled=1.0)).item(k)["clean"] for k in range(12)]
+    power = np.array([np.abs(np.fft.rfft(sound)) ** 2 for sound in sounds])
+    top = power[:, 7600:7900].mean(1) / power[:, 2000:6000].mean(1)
+    assert top.min() < 1e-3 < 0.1 < top.max()
+    assert all(sound.shape == (RATE,) for sound in sounds)
+
+
+def test_a_narrow_voice_narrows_its_noise(clips):
+    narrow = replace(clips[0], attributes=[{**about, "bandwidth": 4000} for about in clips[0].attributes])
+    item = mixtures((narrow, clips[1]), NEVER, level=(-20, -20)).item(2)
+    power = np.abs(np.fft.rfft(item["noisy"])) ** 2
+    assert power[4100:].mean() < 1e-4 * power[:3700].mean()
 
 
 def test_without_recorded_noise_the_noise_is_made(clips):

@@ -112,20 +112,25 @@ class SoundfileReader(AudioReader):
     def __init__(self, path: Path) -> None:
         self._file = soundfile.SoundFile(os.fsencode(path))  # also names that are no UTF-8
         file = self._file
+        if file.samplerate < 1 or file.channels < 1:
+            file.close()
+            raise WavecastError(f"{path} is damaged: {file.channels} channels at {file.samplerate} Hz")
         tags = {name: text for name in TAGS if (text := getattr(file, name, ""))}
         super().__init__(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype, tags))
-        self._path, self._left = path, file.frames
+        self._path, self._left = path, max(0, file.frames)
         self.truncated = _ends_early(file.extra_info, path.stat().st_size)
 
     def read(self, frames: int) -> np.ndarray:
         """Read on; a file that ends early is marked truncated."""
+        if not self._left:  # libsndfile may have gone beyond the end, and soundfile stumbles over it
+            return np.zeros((self.info.channels, 0), np.float32)
         try:
             x = self._file.read(min(frames, self._left), dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             hint = "it was cut off or altered: fetch it again, or save what is left of it with another program"
             raise WavecastError(f"{self._path} is damaged: {_reason(error)}", hint) from error
         self._left -= len(x)
-        if not len(x) and self._left and frames:
+        if not len(x) and frames:
             self.truncated, self._left = True, 0
         return np.ascontiguousarray(x.T)
 

@@ -26,26 +26,35 @@ class AVReader(AudioReader):
         context = stream.codec_context
         if context is None:
             raise WavecastError(f"{name} has a sound track of a kind that cannot be decoded here")
-        if not context.sample_rate or not context.channels:
+        if (context.sample_rate or 0) < 1 or not context.channels:
             raise WavecastError(f"{name} is damaged: its sound track has no rate or channels")
         found = {key.lower(): text for key, text in container.metadata.items()}
         found.setdefault("tracknumber", found.get("track", ""))
         tags = {name: found[name] for name in TAGS if found.get(name)}
         kind = container.format.name
         super().__init__(AudioInfo(context.sample_rate, context.channels, None, kind, context.name, tags))
-        self._container, self._name, self._stream = container, name, stream
+        self._container, self._name, self._stream, self._layout = container, name, stream, context.layout
         self._pieces = self._decoded()
         self._rest = np.zeros((context.channels, 0), np.float32)
 
     def _decoded(self) -> Iterator[np.ndarray]:
-        """Decode frame by frame; the last one waits until it is known to be the last, and ends where the track does."""
-        resampler = av.AudioResampler("fltp", self._stream.codec_context.layout, self.info.sample_rate)
+        """Decode frame by frame; the last one waits until it is known to be the last, and ends where the track does.
+
+        Broadcasts change channels on the way: all is brought to what the track began with.
+        """
         piece, end = np.zeros((self.info.channels, 0), np.float32), 0
+        resampler: Any = None
+        kind: tuple[str, str, int] | None = None
         try:
             with suppress(av.error.EOFError):
                 for frame in self._container.decode(self._stream):
                     yield piece
-                    piece = np.concatenate([one.to_ndarray() for one in resampler.resample(frame)], 1)
+                    pieces: list[Any] = []
+                    if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                        pieces = resampler.resample(None) if resampler is not None else []
+                        resampler = av.AudioResampler("fltp", self._layout, self.info.sample_rate)
+                    arrays = [one.to_ndarray() for one in pieces + resampler.resample(frame) if one is not None]
+                    piece = np.concatenate([piece[:, :0], *arrays], 1)
                     end = self._samples_meant(frame)
         except (av.error.FFmpegError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "its sound changes on the way"

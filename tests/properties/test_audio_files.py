@@ -376,6 +376,21 @@ def test_streams_without_lengths_are_read_to_their_last_packet(tmp_path):
     assert lag(hum(1, 28800, 48000)[0], y[0]) == 1024
 
 
+@pytest.mark.parametrize(
+    ("channels", "rate"), [((1, 2), (48000, 48000)), ((2, 1), (48000, 48000)), ((1, 1), (48000, 32000))]
+)
+def test_a_broadcast_that_changes_on_the_way_stays_what_it_began_with(tmp_path, channels, rate):
+    parts = []
+    for number in range(2):
+        x = hum(channels[number], 19200, rate[number])
+        parts.append(write_av(tmp_path / "part.aac", x, "aac", rate[number]).read_bytes())
+    (tmp_path / "x.aac").write_bytes(b"".join(parts))
+    y, found = load_audio(tmp_path / "x.aac")
+    assert (found, len(y)) == (48000, channels[0])
+    assert abs(y.shape[1] - sum(20480 * 48000 / each for each in rate)) < 3000
+    assert np.abs(y[:, :19200]).max() == pytest.approx(np.abs(y[:, 22000:]).max(), rel=0.45)
+
+
 def test_tags_and_encoding_of_a_container_by_pyav(tmp_path):
     path = write_av(tmp_path / "a.m4a", hum(2, 4000, 48000), "aac")
     with open_audio(path) as reader:

@@ -446,8 +446,13 @@ class PipeWriter(AudioWriter):
 
     def _all(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise WavecastError(f"cannot write to stdout: {error.strerror}", "check where it leads") from error
 
     def _end(self, kept: bool) -> None:
         """Leave stdout open: it belongs to the process."""

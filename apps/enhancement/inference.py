@@ -36,6 +36,7 @@ from wavecast.core.stream import Stream
 
 DEFAULT_MODEL = "frcrn.stream16k"
 SLOWEST, FASTEST = 2_000, 768_000  # sample rates in hertz that make sense as sound
+LOUDEST = 1e9  # 180 dB above full scale; what is beyond is a damaged float, and its square may not be finite
 PIECE = 1 << 16  # samples of a channel on their way at a time, whatever the user pushes
 
 
@@ -225,7 +226,7 @@ class EnhancerStream:
     Attributes:
         taken: samples in.
         given: samples out; at the end as many as in.
-        replaced: samples that were not finite and were taken for 0.
+        replaced: samples that were not finite, or impossibly loud, and were taken for 0.
     """
 
     def __init__(
@@ -252,7 +253,7 @@ class EnhancerStream:
         return np.concatenate(parts, 1) if parts else np.zeros((self._channels, 0), np.float32)
 
     def _push(self, x: np.ndarray) -> np.ndarray:
-        bad = ~np.isfinite(x)
+        bad = ~(np.abs(x) <= LOUDEST)
         if bad.any():
             self.replaced += int(bad.sum())
             x = np.where(bad, 0, x)

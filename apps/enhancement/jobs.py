@@ -66,7 +66,7 @@ def enhance_all(args: argparse.Namespace) -> int:
     failed += len(errors)
     if args.dry_run:
         for job in jobs:
-            print(f"{job.source.path} -> {job.target}")
+            print(f"{shown(job.source.path)} -> {shown(job.target)}")
         return 1 if failed else 0
     if not jobs:
         return 1 if failed or not sources else 0
@@ -147,7 +147,7 @@ class Work:
         except WavecastError as error:
             with self.talking:
                 self.report.add({"input": job.source.path, "error": error.message})
-                show_error(f"{job.source.path}: {error.message}", error.hint)
+                show_error(naming(job.source, error), error.hint)
             return False
         with self.talking:
             self.report.add(row)
@@ -160,6 +160,16 @@ def _raw(args: argparse.Namespace) -> SampleFormat | None:
         return parse_raw(args.raw) if args.raw else None
     except ValueError as error:
         raise UsageError(f"--raw {error}", "for example --raw s16le:16000") from error
+
+
+def naming(source: Source, error: WavecastError) -> str:
+    """Give an error's message with the input's name in it."""
+    return error.message if source.path in error.message else f"{source.path}: {error.message}"
+
+
+def shown(path: str) -> str:
+    """Give a path as text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _check_together(args: argparse.Namespace, sources: list[Source]) -> None:
@@ -202,7 +212,7 @@ def _plan(args: argparse.Namespace, sources: list[Source], raw: SampleFormat | N
                 frames, rate = reader.info.frames, reader.info.sample_rate
         except WavecastError as error:
             failed += 1
-            show_error(f"{source.path}: {error.message}", error.hint)
+            show_error(naming(source, error), error.hint)
             continue
         able.append(source)
         seconds.append(None if frames is None else frames / rate)
@@ -259,6 +269,9 @@ def enhance_one(
         else:
             wanted = _file_info(info, args, job.target)
             _make_folder(Path(job.target).parent)
+        picture = Path(job.target).with_suffix(".png")
+        if args.plot and job.target != "-" and picture.exists() and not args.overwrite:
+            raise WavecastError(f"{picture} exists", "give --overwrite")
         writer = stack.enter_context(create_audio(job.target, wanted, args.overwrite))
         levels = Level(), Level()
         drawn, frames = Drawn(info.sample_rate) if args.plot else None, 0
@@ -276,6 +289,8 @@ def enhance_one(
                 frames += x.shape[1]
                 bar.advance(x.shape[1] / info.sample_rate)
             writer.write(last.flush())
+        if reader.truncated and not frames:
+            raise WavecastError(f"{job.source.path} holds no sound: it ends after its header", "it was cut off")
     seconds = frames / info.sample_rate
     if not frames:
         say(f"{job.source.path} has no samples", args.quiet)
@@ -301,9 +316,6 @@ def enhance_one(
     if reference is not None:
         row |= reference.row(info.sample_rate)
     if drawn is not None and job.target != "-":
-        picture = Path(job.target).with_suffix(".png")
-        if picture.exists() and not args.overwrite:
-            raise WavecastError(f"{picture} exists", "give --overwrite")
         drawn.draw(picture, Path(job.source.path).name)
         row["plot"] = str(picture)
     return row

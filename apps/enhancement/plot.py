@@ -1,10 +1,12 @@
 """Pictures: spectrograms and levels before and after."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wavecast.cards import write_whole
 from wavecast.core.errors import WavecastError
 
 LONGEST = 120  # seconds drawn; a longer recording shows its beginning
@@ -38,10 +40,9 @@ def plot_before_after(before: np.ndarray, after: np.ndarray, sample_rate: int, p
         axes[2].plot(*_levels(x, sample_rate), color=color, label=name, linewidth=1)
     axes[2].set(ylabel="level in dB", xlabel="seconds", ylim=(-90, 0))
     axes[2].legend(loc="lower right")
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise WavecastError(f"cannot write {path}: {error.strerror}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_whole(path, picture.getvalue())
 
 
 def _spectrogram(axis: Any, x: np.ndarray, sample_rate: int) -> Any:

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -113,6 +114,7 @@ class JsonReport:
 
     def __init__(self, target: str | None, overwrite: bool = False) -> None:
         self._file: TextIO | None = None
+        self._target = target
         if target == "-":
             self._file = sys.stdout
         elif target is not None:
@@ -125,11 +127,23 @@ class JsonReport:
                 raise WavecastError(f"cannot write {path}: {error.strerror}") from error
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write one object."""
-        if self._file is not None:
-            print(json.dumps(row, ensure_ascii=False), file=self._file, flush=True)
+        """Write one object.
+
+        Raises:
+            WavecastError: the disk is full.
+        """
+        if self._file is None:
+            return
+        text = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()  # names of any bytes
+        try:
+            print(text, file=self._file, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise WavecastError(f"cannot write the report {self._target}: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file; stdout stays open."""
         if self._file not in (None, sys.stdout):
-            self._file.close()
+            with suppress(OSError):  # told when the object was written
+                self._file.close()

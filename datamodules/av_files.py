@@ -52,8 +52,10 @@ class AVReader(AudioReader):
                     pieces: list[Any] = []
                     if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                         pieces = resampler.resample(None) if resampler is not None else []
-                        resampler = av.AudioResampler("fltp", self._layout, self.info.sample_rate)
-                    arrays = [one.to_ndarray() for one in pieces + resampler.resample(frame) if one is not None]
+                        resampler = av.AudioResampler("flt", self._layout, self.info.sample_rate)
+                    pieces += resampler.resample(frame)
+                    # Interleaved: PyAV finds no more than 8 planes and reads beyond them.
+                    arrays = [one.to_ndarray().reshape(-1, len(piece)).T for one in pieces if one is not None]
                     piece = np.concatenate([piece[:, :0], *arrays], 1)
                     end = self._samples_meant(frame)
         except (av.error.FFmpegError, ValueError) as error:

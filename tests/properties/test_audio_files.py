@@ -25,6 +25,7 @@ from wavecast.datamodules.audio_files import (
     parse_raw,
     pipe_info,
 )
+from wavecast.datamodules.av_files import open_av
 
 CONTAINERS = ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "NIST", "MAT5"]
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 24, "ALAC_16": 16, "ALAC_24": 24}
@@ -52,6 +53,12 @@ def write(path, x, container="WAV", subtype="PCM_16", rate=16000, tags=None, ste
         for start in range(0, x.shape[1], step):
             writer.write(x[:, start : start + step])
     return writer
+
+
+def iter_blocks(reader, frames=700):
+    """Give block by block."""
+    while (x := reader.read(frames)).shape[1]:
+        yield x
 
 
 def lag(x: np.ndarray, y: np.ndarray) -> int:
@@ -397,6 +404,16 @@ def test_tags_and_encoding_of_a_container_by_pyav(tmp_path):
         info = reader.info
     assert (info.subtype, info.channels, dict(info.tags)) == ("aac", 2, {"title": "A talk"})
     assert (file_info(info).container, file_suffix(file_info(info), ".m4a")) == ("FLAC", ".flac")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 9, 18, 64])
+def test_any_number_of_channels_by_pyav(tmp_path, channels):
+    x = hum(channels, 3000)
+    write(tmp_path / "x.aiff", x, "AIFF")
+    with open_av(tmp_path / "x.aiff", "of this test") as reader:
+        assert reader.info.channels == channels
+        y = np.concatenate(list(iter_blocks(reader)), 1)
+    assert np.allclose(x, y, atol=2**-15)
 
 
 def test_a_video_without_sound_is_refused(tmp_path):

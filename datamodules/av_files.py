@@ -13,7 +13,7 @@ import numpy as np
 
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.audio_files import TAGS, AudioInfo, AudioReader
-from wavecast.datamodules.riff import ByteSource
+from wavecast.datamodules.riff import ByteSource, check_chunks
 
 
 class AVReader(AudioReader):
@@ -98,8 +98,9 @@ def open_av(path: Path, reason: str) -> AVReader:
     """Open a file that libsndfile refused for `reason`.
 
     Raises:
-        WavecastError: it is no sound at all.
+        WavecastError: it is no sound at all, or damaged.
     """
+    check_chunks(path)
     try:
         container = av.open(f"file:{path}")  # without it, a colon in a name makes a protocol
     except (av.error.FFmpegError, ValueError) as error:

@@ -7,6 +7,7 @@ and BW64 WAVE with PCM of 8, 16, 24 or 32 bits, float of 32 or 64 bits, WAVE_FOR
 import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -148,6 +149,24 @@ def read_header(source: ByteSource) -> tuple[SampleFormat, int | None]:
             found = read_format(body)
         elif name == b"ds64" and size >= 16:
             long_size = struct.unpack("<Q", body[8:16])[0]
+
+
+def check_chunks(path: Path) -> None:
+    """Refuse a WAV that promises longer chunks before its sound than the file is: FFmpeg takes memory for them first.
+
+    Raises:
+        WavecastError: names the chunk.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+            return
+        while len(head := file.read(8)) == 8 and head[:4] != b"data":
+            long = struct.unpack("<I", head[4:])[0]
+            if file.tell() + long > size:
+                raise WavecastError(f"{path} is damaged: a chunk {head[:4]!r} of {long} bytes")
+            file.seek(long + long % 2, os.SEEK_CUR)
 
 
 def read_format(body: bytes) -> SampleFormat:

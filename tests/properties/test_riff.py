@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wavecast.core.errors import WavecastError
-from wavecast.datamodules.audio_files import PipeReader
-from wavecast.datamodules.riff import ENCODINGS, ByteSource, SampleFormat, header, quantize, read_header
+from wavecast.datamodules.audio_files import PipeReader, open_audio
+from wavecast.datamodules.riff import ENCODINGS, ByteSource, SampleFormat, check_chunks, header, quantize, read_header
 
 BITS = {"u8": 8, "s16le": 16, "s24le": 24, "s32le": 32, "s16be": 16, "s32be": 32}
 GUID = bytes.fromhex("000000001000800000aa00389b71")
@@ -213,3 +213,13 @@ def damaged():
 def test_damaged_headers_are_refused_with_a_reason(text, data):
     with pytest.raises(WavecastError, match=text):
         read_header(Trickle(data, [5]))
+
+
+def test_a_chunk_longer_than_the_file_is_refused_before_anyone_takes_memory_for_it(tmp_path):
+    path = tmp_path / "x.wav"
+    path.write_bytes(wav(chunk(b"fmt ", form()), chunk(b"LIST", b"INFO", 0xA5610014), chunk(b"data", b"\0\0")))
+    for read in (check_chunks, open_audio):
+        with pytest.raises(WavecastError, match="LIST' of 2774597652 bytes"):
+            read(path)
+    path.write_bytes(wav(chunk(b"fmt ", form(code=0x2000)), chunk(b"LIST", b"INFO"), chunk(b"data", b"", 1 << 31)))
+    check_chunks(path)

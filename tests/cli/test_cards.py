@@ -87,9 +87,9 @@ def test_half_precision_loads_as_single(tmp_path, network):
     half = save_model(network, CARD, tmp_path, half=True)
     stored = {tensor.dtype for tensor in load_file(half.file).values()}
     assert stored == {torch.float16, torch.int64}
-    loaded = load_network(half)
+    loaded = load_network(half).state_dict()
     for name, tensor in network.state_dict().items():
-        found = loaded.state_dict()[name]
+        found = loaded[name]
         assert found.dtype == tensor.dtype
         assert torch.equal(found, tensor.half().float() if tensor.is_floating_point() else tensor), name
 

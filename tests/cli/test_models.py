@@ -435,7 +435,8 @@ def test_convert_a_folder_that_is_not_clear(wavecast, tmp_path, state):
     for name in ("a.pt", "b.pt"):
         (tmp_path / "empty" / name).touch()
     wavecast.fails(1, "holds 2 files of weights", "models", "convert", tmp_path / "empty", hint="name the one")
-    for text, name in (("gone.pt\n", "gone.pt"), ("../empty/../gone.pt", "gone.pt"), ("", "last_best_checkpoint")):
+    (tmp_path / "outside.pt").touch()
+    for text, name in (("gone.pt\n", "gone.pt"), ("../outside.pt", "outside.pt"), ("", "last_best_checkpoint")):
         folder = folder_with_pointer(tmp_path / f"of {len(text)}", {}, "last_best_checkpoint", text)
         wavecast.fails(1, f"names {name}, which is not there", "models", "convert", folder, hint="fetch it too")
 

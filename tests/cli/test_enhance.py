@@ -283,6 +283,21 @@ def test_live_sound_comes_out_as_it_goes_in():
     assert (len(out) + len(rest), process.returncode) == (2 * 8192, 0)
 
 
+def test_a_slow_reader_misses_nothing(sound, wavecast, tmp_path):
+    """The output waits, unread, until the command has more to say than the pipe holds."""
+    path = sound(seconds=3.5, subtype="PCM_16")
+    wavecast("enhance", path, "-o", tmp_path / "y.wav")
+    command = [sys.executable, "-m", "wavecast", "enhance", "-", "-o", "-", "--raw", "s16le:16000"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(soundfile.read(path, dtype="int16")[0].tobytes())  # 112 kB: each pipe holds 64
+        process.stdin.close()
+        out = bytearray()
+        while piece := process.stdout.read1(100):
+            out += piece
+    assert process.returncode == 0
+    assert bytes(out) == soundfile.read(tmp_path / "y.wav", dtype="int16")[0].tobytes()
+
+
 def test_a_closed_reader_ends_quietly():
     enhance = f"{sys.executable} -m wavecast enhance - -o - --raw s16le:16000"
     command = f"head -c 400000 /dev/zero | {enhance} | head -c 100 | wc -c"

@@ -165,7 +165,8 @@ def check_chunks(path: Path) -> None:
         while len(head := file.read(8)) == 8 and head[:4] != b"data":
             long = struct.unpack("<I", head[4:])[0]
             if file.tell() + long > size:
-                raise WavecastError(f"{path} is damaged: a chunk {head[:4]!r} of {long} bytes")
+                what = f"{path} is damaged: a chunk {head[:4]!r} of {long} bytes goes beyond its end"
+                raise WavecastError(what, "it was cut off or altered: fetch it again")
             file.seek(long + long % 2, os.SEEK_CUR)
 
 

@@ -87,11 +87,12 @@ def enhance_all(args: argparse.Namespace) -> int:
     try:
         with Progress(len(jobs), seconds, args.quiet or jobs[0].target == "-") as progress:
             work = Work(enhancer, options, args, raw, progress, report)
-            failed += work.together(jobs) if min(args.batch, len(jobs)) > 1 else work.one_by_one(jobs)
+            undone = work.together(jobs) if min(args.batch, len(jobs)) > 1 else work.one_by_one(jobs)
     finally:
         report.close()
+    failed += undone
     if failed:
-        say(f"{len(jobs) + len(errors) - failed} done, {failed} failed", args.quiet)
+        say(f"{len(jobs) - undone} done, {failed} failed", args.quiet)
     return 1 if failed else 0
 
 
@@ -384,6 +385,8 @@ def _enhanced(reader: AudioReader, stream: Any) -> Iterator[tuple[np.ndarray, np
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise WavecastError(f"cannot make the folder {folder}: it is a file", "choose another name with -o") from error
     except OSError as error:
         raise WavecastError(f"cannot make the folder {folder}: {error.strerror}") from error
 

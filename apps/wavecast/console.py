@@ -45,11 +45,17 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, f"{self.prog} --help")
 
     def parse(self, words: list[str]) -> argparse.Namespace:
-        """Parse all words; an unknown option gets a suggestion.
+        """Parse all words; an unknown option gets a suggestion. What follows `--` is no option.
 
         Raises:
             UsageError: an option is unknown, misses its value, or has a wrong one.
         """
+        end = words.index("--") if "--" in words else len(words)
+        for word in words[:end]:
+            if word.startswith("-") and word not in self._option_string_actions and Path(word).is_file():
+                raise UsageError(f"{word} looks like an option", f"the file of that name: ./{word}")
+        # argparse loses `--` where options and arguments mix; a path says the same.
+        words = words[:end] + [f"./{word}" if word.startswith("-") else word for word in words[end + 1 :]]
         args, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             word = unknown[0].split("=")[0]

@@ -1,0 +1,667 @@
+"""Whatever is wrong with an input or an output of `wavecast enhance`: a clear word, the right exit code, nothing lost.
+
+Damaged files by the thousand are in properties/test_fuzz_audio.py, damaged cards and weights in test_cards.py.
+"""
+
+import errno
+import json
+import os
+import pathlib
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from wavecast.apps.enhancement import jobs
+from wavecast.cards import Card, build_network, save_model, shipped_folder
+from wavecast.datamodules import audio_files
+
+RATE = 16000
+
+
+def read(path):
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+
+def names(folder):
+    """All that lies in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def noise(samples, channels=1):
+    return 0.1 * np.random.default_rng(0).standard_normal((samples, channels))
+
+
+@pytest.fixture
+def refused(wavecast, sound, tmp_path):
+    """Enhance an input that cannot be, between two that can: refused(path, text, hint, *options)."""
+
+    def run(path, text, hint, *options):
+        first, last = sound("good/first.wav", seconds=0.1), sound("good/last.flac", seconds=0.1)
+        said = wavecast.fails(1, text, "enhance", first, path, last, "-o", tmp_path / "out", *options, hint=hint)
+        first = "first.enhanced.flac" if "--format" in options else "first.enhanced.wav"
+        assert names(tmp_path / "out") == [first, "last.enhanced.flac"]
+        assert read(tmp_path / "out" / "last.enhanced.flac").shape == (1, 1600)
+        assert "2 done, 1 failed" in said.err
+        assert said.err.count("wavecast: error:") == 1
+        return said
+
+    return run
+
+
+@pytest.fixture
+def taken(wavecast, tmp_path):
+    """Enhance an input that is odd but can be: gives the result, the row of the report, and what was said."""
+
+    def run(path, *options):
+        report = tmp_path / "report.json"
+        said = wavecast("enhance", path, "-o", f"{tmp_path}/out/", "--json", report, *options)
+        assert (said.code, said.out) == (0, ""), said
+        row = json.loads(report.read_text())
+        assert names(tmp_path / "out") == [pathlib.Path(row["output"]).name]
+        return read(row["output"]), row, said.err
+
+    return run
+
+
+# Inputs that are not there, or are no sound.
+
+
+def test_a_missing_file(refused, tmp_path):
+    refused(tmp_path / "nowhere.wav", f"{tmp_path / 'nowhere.wav'} does not exist", "")
+
+
+def test_an_error_names_the_file_once(refused, tmp_path):
+    said = refused(tmp_path / "nowhere.wav", "error:", "")
+    assert said.err.count("nowhere.wav") == 1
+
+
+def test_a_folder_without_audio(refused, tmp_path):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "read.me").write_text("nothing here")
+    refused(tmp_path / "papers", "papers holds no audio files", "looked for")
+
+
+def test_a_pattern_that_matches_nothing(refused, tmp_path):
+    refused(f"{tmp_path}/*.m4a", "nothing matches", "")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\0"])
+def test_a_list_that_is_missing_or_no_text(refused, tmp_path, content):
+    if content:
+        (tmp_path / "list.txt").write_bytes(content)
+    refused(f"@{tmp_path / 'list.txt'}", "cannot read the list", "")
+
+
+def test_a_list_with_a_missing_file(refused, tmp_path):
+    (tmp_path / "list.txt").write_text("gone.wav\n")
+    refused(f"@{tmp_path / 'list.txt'}", "gone.wav does not exist", "")
+
+
+def test_an_empty_file(refused, tmp_path):
+    (tmp_path / "empty.wav").touch()
+    refused(tmp_path / "empty.wav", "empty.wav is empty", "")
+
+
+def test_text_named_wav(refused, tmp_path):
+    (tmp_path / "text.wav").write_text("RIFF, says the text, but it is none\n" * 20)
+    refused(tmp_path / "text.wav", "text.wav is no sound that can be read", "--raw s16le:16000")
+
+
+def test_a_picture_named_wav(refused, tmp_path):
+    """A picture opens as a video without sound."""
+    from matplotlib.figure import Figure
+
+    Figure(figsize=(1, 1)).savefig(tmp_path / "picture.wav", format="png")
+    refused(tmp_path / "picture.wav", "picture.wav", "")
+
+
+def test_an_unreadable_file(refused, sound, monkeypatch):
+    """Simulated, as root reads everything."""
+    path = sound("secret.wav")
+    real = pathlib.Path.open
+
+    def denied(self, *words, **options):
+        if self == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(self, *words, **options)
+
+    monkeypatch.setattr(pathlib.Path, "open", denied)
+    refused(path, f"cannot read {path}: Permission denied", "")
+
+
+def test_a_header_without_a_format(refused, sound, tmp_path):
+    path = sound("header.wav")
+    path.write_bytes(path.read_bytes()[:20])
+    refused(path, "header.wav is damaged: a chunk b'fmt ' of 16 bytes goes beyond its end", "cut off")
+
+
+def test_a_header_without_sound(refused, sound):
+    path = sound("header.wav")
+    path.write_bytes(path.read_bytes()[:44])
+    refused(path, "header.wav holds no sound: it ends after its header", "cut off")
+
+
+@pytest.mark.parametrize("name", ["cut.wav", "cut.aiff"])
+def test_truncated_data_gives_what_is_there_and_says_so(taken, sound, name):
+    path = sound(name)
+    path.write_bytes(path.read_bytes()[:8044])
+    y, row, said = taken(path)
+    assert 3990 < y.shape[1] < 4010
+    assert row["truncated"]
+    assert "the input was cut off" in said
+
+
+def test_truncated_compressed_data_is_refused(refused, sound):
+    path = sound("cut.flac", seconds=1)
+    path.write_bytes(path.read_bytes()[:-9000])
+    refused(path, "cut.flac is damaged", "cut off")
+
+
+@pytest.mark.parametrize("name", ["really.mp3", "really.txt", "really", "really.WAV"])
+def test_a_wrong_extension_does_no_harm(taken, tmp_path, name):
+    """The content counts; the result is named after it."""
+    soundfile.write(tmp_path / name, noise(1600), RATE, format="WAV")
+    y, row, _ = taken(tmp_path / name)
+    assert y.shape == (1, 1600)
+    assert row["output"].lower().endswith("really.enhanced.wav")
+    assert soundfile.info(row["output"]).format == "WAV"
+
+
+# Sound that is sound, but odd.
+
+
+def test_no_samples(taken, tmp_path):
+    soundfile.write(tmp_path / "none.wav", noise(0), RATE)
+    y, row, said = taken(tmp_path / "none.wav")
+    assert y.shape == (1, 0)
+    assert row["real_time_factor"] is None
+    assert "has no samples" in said
+
+
+def test_no_samples_where_the_container_cannot_hold_none(refused, tmp_path):
+    soundfile.write(tmp_path / "none.wav", noise(0), RATE)
+    refused(tmp_path / "none.wav", "cannot hold a recording of no samples", "--format wav", "--format", "flac")
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_one_sample(taken, tmp_path, rate):
+    soundfile.write(tmp_path / "one.wav", [0.5], rate, subtype="FLOAT")
+    y, _, _ = taken(tmp_path / "one.wav")
+    assert y.shape == (1, 1)
+    assert abs(y[0, 0]) <= 0.5
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_samples_that_are_no_numbers_become_silence_and_spoil_no_others(taken, wavecast, sound, tmp_path, batch):
+    x = noise(6000).astype(np.float32)
+    soundfile.write(tmp_path / "clean.wav", x, RATE, subtype="FLOAT")
+    x[3000:3005, 0] = [np.nan, np.inf, -np.inf, 1e38, -1e30]
+    soundfile.write(tmp_path / "odd.wav", x, RATE, subtype="FLOAT")
+    y, row, said = taken(tmp_path / "odd.wav", "--batch", batch)
+    assert row["not_finite_samples"] == 5
+    assert "5 samples were not numbers and became 0" in said
+    assert np.isfinite(y).all()
+    wavecast("enhance", tmp_path / "clean.wav")
+    assert np.allclose(y[0, :2400], read(tmp_path / "clean.enhanced.wav")[0, :2400], atol=1e-6)
+    assert np.abs(y[0, 4000:]).max() > 0
+
+
+def test_nothing_but_nan(taken, tmp_path):
+    soundfile.write(tmp_path / "nan.wav", np.full(4000, np.nan), RATE, subtype="FLOAT")
+    y, row, _ = taken(tmp_path / "nan.wav")
+    assert not y.any()
+    assert row["level_in"] == {"rms_db": None, "peak_db": None}
+
+
+def test_digital_silence_stays_silent(taken, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros((8000, 2)), RATE)
+    y, row, _ = taken(tmp_path / "silent.wav")
+    assert np.abs(y).max() <= 2**-15
+    assert row["level_in"]["peak_db"] is None
+
+
+@pytest.mark.parametrize("offset", [0.5, 1.0, -1.0])
+def test_a_constant_offset_is_no_speech(taken, tmp_path, offset):
+    soundfile.write(tmp_path / "offset.wav", np.full(8000, offset), RATE, subtype="FLOAT")
+    y, _, _ = taken(tmp_path / "offset.wav")
+    assert np.isfinite(y).all()
+    assert np.abs(y[0, 3000:-2000]).max() < 0.1 * abs(offset)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "PCM_24", "FLOAT"])
+def test_a_full_scale_square_wave_never_wraps(taken, tmp_path, subtype):
+    x = np.where(np.sin(2 * np.pi * 200 * np.arange(16000) / RATE) >= 0, 1.0, -1.0)
+    soundfile.write(tmp_path / "square.wav", x, RATE, subtype=subtype)
+    y, row, _ = taken(tmp_path / "square.wav", "--mix", "0.5", "--gain-db", "6")
+    late = y[0, np.abs(y[0]) > 0.5]
+    assert len(late) > 1000
+    assert np.sign(late).tolist() == np.sign(x[np.abs(y[0]) > 0.5]).tolist()
+    if subtype != "FLOAT":
+        assert row["clipped_samples"] > 0
+
+
+@pytest.mark.parametrize("rate", [1, 10_000_000])
+def test_sample_rates_that_are_no_sound(refused, tmp_path, rate):
+    soundfile.write(tmp_path / "odd.wav", noise(1600), rate)
+    refused(tmp_path / "odd.wav", f"a sample rate of {rate} Hz", "is the file's header right?")
+
+
+@pytest.mark.parametrize("shared", ["each", "shared"])
+def test_64_channels(taken, tmp_path, shared):
+    soundfile.write(tmp_path / "many.wav", noise(800, 64), RATE, subtype="FLOAT")
+    y, row, _ = taken(tmp_path / "many.wav", "--channels", shared)
+    assert (y.shape, row["channels"]) == ((64, 800), 64)
+    assert not np.array_equal(y[0], y[63])
+
+
+def test_64_channels_where_the_container_holds_fewer(refused, tmp_path):
+    soundfile.write(tmp_path / "many.wav", noise(800, 64), RATE)
+    refused(tmp_path / "many.wav", "FLAC cannot hold PCM_16 of 64 channels", "--format", "--format", "flac")
+
+
+# Outputs.
+
+
+def test_a_target_in_a_read_only_folder(wavecast, sound, tmp_path, monkeypatch):
+    """Simulated, as root writes everywhere."""
+    first, second = sound("a.wav", seconds=0.1), sound("b.wav", seconds=0.1)
+    real, tried = os.open, []
+
+    def denied(path, flags, *rest):
+        if str(path).endswith(".part") and not tried:
+            tried.append(path)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(audio_files.os, "open", denied)
+    out = tmp_path / "out"
+    said = wavecast.fails(1, "Read-only file system", "enhance", first, second, "-o", out, hint="check the folder")
+    assert str(out / "a.enhanced.wav") in said.err
+    assert names(out) == ["b.enhanced.wav"]
+
+
+def test_a_target_below_a_file(wavecast, sound, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    words = "enhance", sound(seconds=0.1), "-o", tmp_path / "file" / "y.wav"
+    wavecast.fails(1, f"cannot make the folder {tmp_path / 'file'}: it is a file", *words, hint="choose another name")
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+def test_a_target_that_is_a_folder(wavecast, sound, tmp_path):
+    (tmp_path / "noisy.enhanced.wav").mkdir()
+    wavecast.fails(1, "is a folder", "enhance", sound(seconds=0.1), hint="give a file name")
+    assert names(tmp_path / "noisy.enhanced.wav") == []
+
+
+def test_a_full_disk(wavecast, sound, tmp_path, monkeypatch):
+    """There is room for the first file, not for the second, and again for the third."""
+    paths = [sound(f"{name}.wav", seconds=seconds) for name, seconds in (("a", 0.2), ("b", 1.0), ("c", 0.2))]
+    real = os.write
+
+    def limited(descriptor, data):
+        if os.lseek(descriptor, 0, os.SEEK_CUR) + len(data) > 20_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(audio_files.os, "write", limited)
+    out = tmp_path / "out"
+    said = wavecast.fails(1, "No space left on device", "enhance", *paths, "-o", out, hint="the space on it")
+    assert "2 done, 1 failed" in said.err
+    assert names(out) == ["a.enhanced.wav", "c.enhanced.wav"]
+    assert read(out / "c.enhanced.wav").shape == (1, 3200)
+
+
+def test_a_full_disk_keeps_what_was_to_be_overwritten(wavecast, sound, tmp_path, monkeypatch):
+    path, target = sound(), tmp_path / "y.wav"
+    target.write_bytes(b"what was there before")
+    monkeypatch.setattr(audio_files.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
+    wavecast.fails(1, "No space", "enhance", path, "-o", target, "--overwrite")
+    assert target.read_bytes() == b"what was there before"
+    assert names(tmp_path) == ["noisy.wav", "y.wav"]
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_report_to_a_full_disk(wavecast, sound, tmp_path):
+    path = sound(seconds=0.1)
+    wavecast.fails(
+        1, "cannot write the report /dev/full: No space", "enhance", path, "--json", "/dev/full", "--overwrite"
+    )
+    assert names(tmp_path) == ["noisy.enhanced.wav", "noisy.wav"]
+
+
+def test_a_report_that_exists(wavecast, sound, tmp_path):
+    (tmp_path / "r.json").write_text("{}")
+    wavecast.fails(1, "r.json exists", "enhance", sound(), "--json", tmp_path / "r.json", hint="--overwrite")
+    assert names(tmp_path) == ["noisy.wav", "r.json"]
+
+
+@pytest.mark.parametrize("output", ["noisy.wav", "./noisy.wav", "link.wav"])
+def test_an_output_that_is_the_input(wavecast, sound, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    before = sound().read_bytes()
+    (tmp_path / "link.wav").symlink_to("noisy.wav")
+    words = "enhance", "noisy.wav", "-o", output, "--overwrite"
+    wavecast.fails(1, "is an input itself", *words, hint="choose another name")
+    assert (tmp_path / "noisy.wav").read_bytes() == before
+
+
+def test_a_template_that_names_the_input(wavecast, sound, tmp_path):
+    before = sound().read_bytes()
+    words = "enhance", tmp_path / "noisy.wav", "--name-template", "{stem}", "--overwrite"
+    wavecast.fails(1, "is an input itself", *words, hint="choose another name")
+    assert (tmp_path / "noisy.wav").read_bytes() == before
+
+
+def test_an_output_that_is_another_input(wavecast, sound, tmp_path):
+    sound("a.wav"), sound("a.enhanced.wav")
+    wavecast.fails(1, "a.enhanced.wav is an input itself", "enhance", f"{tmp_path}/*.wav", "--overwrite", hint="-o")
+    assert names(tmp_path) == ["a.enhanced.wav", "a.wav"]
+
+
+def test_an_output_that_exists(wavecast, sound, tmp_path):
+    first, second = sound("a.wav", seconds=0.1), sound("b.wav", seconds=0.1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.enhanced.wav").write_text("mine")
+    words = "enhance", first, second, "-o", tmp_path / "out"
+    said = wavecast.fails(1, "a.enhanced.wav exists", *words, hint="--overwrite")
+    assert "1 done, 1 failed" in said.err
+    assert (tmp_path / "out" / "a.enhanced.wav").read_text() == "mine"
+    assert names(tmp_path / "out") == ["a.enhanced.wav", "b.enhanced.wav"]
+    assert wavecast(*words, "--overwrite").code == 0
+    assert read(tmp_path / "out" / "a.enhanced.wav").shape == (1, 1600)
+
+
+def test_a_picture_that_exists_stops_the_work_before_it_begins(wavecast, sound, tmp_path):
+    path = sound(seconds=0.1)
+    (tmp_path / "noisy.enhanced.png").write_text("mine")
+    wavecast.fails(1, "noisy.enhanced.png exists", "enhance", path, "--plot", hint="--overwrite")
+    assert names(tmp_path) == ["noisy.enhanced.png", "noisy.wav"]
+
+
+def test_two_inputs_for_one_output_file(wavecast, sound, tmp_path):
+    words = "enhance", sound("a.wav"), sound("b.wav"), "-o", tmp_path / "one.wav"
+    wavecast.fails(2, "2 inputs cannot go to one file", *words, hint=f"give -o {tmp_path / 'one.wav'}/")
+    assert names(tmp_path) == ["a.wav", "b.wav"]
+
+
+def test_two_inputs_that_map_to_one_output(wavecast, sound, tmp_path):
+    words = "enhance", sound("in/a.wav"), sound("in/b.wav"), "-o", f"{tmp_path}/out/", "--name-template", "same"
+    wavecast.fails(1, "two inputs would go to", *words, hint="FOLDER")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_inputs_of_one_name_from_two_folders(wavecast, sound, tmp_path):
+    words = "enhance", sound("here/a.wav"), sound("there/a.wav"), "-o", f"{tmp_path}/out/"
+    wavecast.fails(1, "two inputs would go to", *words, hint="FOLDER")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_input_named_twice_is_done_once(wavecast, sound, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sound("a.wav", seconds=0.1)
+    report = tmp_path / "r.json"
+    assert wavecast("enhance", "a.wav", "./a.wav", tmp_path / "a.wav", "--json", report).code == 0
+    assert len(report.read_text().splitlines()) == 1
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    "name", ["new\nline", "emoji 🎤 ä", "-dash", "--help", "{stem}", "100%s", "[a]*", "a" * 230, "🎤" * 55]
+)
+def test_odd_names(taken, sound, tmp_path, name):
+    y, row, _ = taken(sound(f"in/{name}.wav", seconds=0.1))
+    assert y.shape == (1, 1600)
+    assert row["output"] == str(tmp_path / "out" / f"{name}.enhanced.wav")
+
+
+@pytest.mark.parametrize("name", ["-dash.wav", "--help.wav", "@list.wav"])
+def test_names_that_begin_like_something_else(wavecast, sound, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    sound(name, seconds=0.1)
+    assert wavecast("enhance", "--", name).code == 0
+    assert names(tmp_path) == sorted([name, name.replace(".wav", ".enhanced.wav")])
+
+
+def test_a_name_that_looks_like_an_option_gets_help(wavecast, sound, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sound("-dash.wav")
+    wavecast.fails(2, "-dash.wav looks like an option", "enhance", "-dash.wav", hint="./-dash.wav")
+    wavecast.fails(2, "looks like an option", "enhance", "noisy.wav", "-dash.wav", "--quiet", hint="./-dash.wav")
+
+
+def test_a_name_that_is_no_text(wavecast, sound, tmp_path):
+    """Bytes that are no UTF-8."""
+    sound("in/a.wav", seconds=0.1).rename(tmp_path / "in" / "caf\udce9.wav")
+    words = "enhance", tmp_path / "in", "-o", tmp_path / "out"
+    assert r"caf\xe9.wav -> " in wavecast(*words, "--dry-run").out
+    said = wavecast(*words, "--json", "-", "--quiet")
+    assert said.code == 0
+    assert json.loads(said.out)["input"].endswith("caf\udce9.wav")
+    assert names(tmp_path / "out") == ["caf\udce9.enhanced.wav"]
+
+
+# Pipes and Ctrl-C; live pipes and readers that leave them are in test_enhance.py.
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Let stdin or stdout be an open file."""
+
+    def use(**files):
+        for name, file in files.items():
+            monkeypatch.setattr(sys, name, file)
+
+    return use
+
+
+def test_a_file_sent_to_a_reader_that_has_left(wavecast, sound, streams):
+    out, into = os.pipe()
+    os.close(out)
+    with os.fdopen(into, "w") as gone:
+        streams(stdout=gone)
+        said = wavecast("enhance", sound(), "-o", "-")
+    assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_stdout_that_takes_no_more(wavecast, sound, streams):
+    with pathlib.Path("/dev/full").open("w") as full:
+        streams(stdout=full)
+        text = "cannot write to stdout: No space left on device"
+        wavecast.fails(1, text, "enhance", sound(seconds=0.1), "-o", "-", hint="check where it leads")
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "hint"),
+    [
+        (b"", "the input is empty", ""),
+        (b"no sound at all", "no sound that can be read from a pipe", "--raw s16le:16000"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "the WAV ends before its sound begins", "cut off"),
+    ],
+)
+def test_a_pipe_without_sound(wavecast, tmp_path, streams, data, text, hint):
+    (tmp_path / "pipe").write_bytes(data)
+    with (tmp_path / "pipe").open() as pipe:
+        streams(stdin=pipe)
+        wavecast.fails(1, text, "enhance", "-", hint=hint)
+
+
+def test_ctrl_c(sound, tmp_path):
+    """A real signal, sent when the second of two files is being written."""
+    first, second = sound("a.wav", seconds=0.1), sound("b.wav", seconds=120)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "wavecast", "enhance", str(first), str(second), "-o", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert "a.enhanced.wav" in process.stderr.readline()
+        while not any(name.endswith(".part") for name in names(out)):
+            assert process.poll() is None
+            time.sleep(0)
+        process.send_signal(signal.SIGINT)
+        said, err = process.communicate()
+    assert (process.returncode, said) == (130, "")
+    assert "wavecast: error: interrupted" in err
+    assert "Traceback" not in err
+    assert names(out) == ["a.enhanced.wav"]
+
+
+# Models.
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A copy of the shipped model: its card, changed as asked, and its weights; gives the path of the weights."""
+
+    def copy(content=None, **changes):
+        card = Card.read(shipped_folder() / "frcrn.stream16k.yaml")
+        path = tmp_path / "models" / "frcrn.stream16k.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(card.file.read_bytes() if content is None else content)
+        fields = {name: getattr(card, name) for name in card.__dataclass_fields__} | changes
+        Card(**fields).write(path.with_suffix(".yaml"))
+        return path
+
+    return copy
+
+
+@pytest.fixture
+def useless(wavecast, sound, tmp_path):
+    """Enhance with a model that must be refused."""
+
+    def run(path, text, hint=""):
+        words = "enhance", sound(seconds=0.1), "-o", tmp_path / "out" / "y.wav", "--model", path
+        said = wavecast.fails(1, text, *words, hint=hint)
+        assert not (tmp_path / "out").exists()
+        return said
+
+    return run
+
+
+def test_a_copied_model_works(wavecast, sound, model):
+    assert wavecast("enhance", sound(seconds=0.1), "--model", model()).code == 0
+
+
+def test_an_unknown_model(useless):
+    useless("frcrn.strem16k", "there is no model 'frcrn.strem16k'", "did you mean frcrn.stream16k?")
+
+
+def test_a_corrupt_checkpoint(useless, model):
+    content = bytearray((shipped_folder() / "frcrn.stream16k.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    useless(model(bytes(content)), "is not what its card says", "damaged")
+
+
+def test_weights_that_are_missing(useless, model):
+    path = model()
+    path.unlink()
+    useless(path.with_suffix(".yaml"), "the weights of frcrn.stream16k are missing", "pull")
+
+
+def test_a_foreign_checkpoint(useless, tmp_path):
+    torch.save({"model": {"conv.weight": torch.zeros(3)}}, tmp_path / "theirs.pt")
+    useless(tmp_path / "theirs.pt", "theirs.pt is not a model of wavecast", "wavecast models convert")
+    torch.save({"state_dict": {"conv.weight": torch.zeros(3)}}, tmp_path / "theirs.ckpt")
+    useless(tmp_path / "theirs.ckpt", "was not written by `wavecast train`", "wavecast models convert")
+
+
+class Malice:
+    """A pickle that runs a command when it is loaded carelessly."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("name", ["evil.ckpt", "evil.pt", "evil.safetensors"])
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_malicious_checkpoint_never_runs(useless, tmp_path, name, write):
+    write({"state_dict": {}, "wavecast_card": Malice(tmp_path / "ran")}, tmp_path / name)
+    useless(tmp_path / name, "evil", "")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_card_and_weights_that_disagree(useless, model):
+    useless(model(hyperparameters={"width": -1}), "the card does not fit FRCRNStream")
+    useless(
+        model(architecture="frcrn", hyperparameters={"channels": 4}), "does not fit FRCRN: missing", "different models"
+    )
+    useless(model(architecture="frcn"), "unknown architecture 'frcn'", "did you mean frcrn?")
+    useless(model(task="separate"), "is a model to separate, not to enhance", "models list")
+
+
+@pytest.fixture
+def whole_model(tmp_path):
+    """A small model that needs whole signals."""
+    torch.manual_seed(0)
+    sizes = {"channels": 4, "taps": 3, "reduction": 2}
+    card = Card("frcrn.small", "frcrn", "enhance", sizes, RATE)
+    return save_model(build_network(card), card, tmp_path).file
+
+
+def test_not_enough_memory_for_one_pass(wavecast, sound, tmp_path, whole_model, monkeypatch):
+    short, long = sound("short.wav", seconds=0.2), sound("long.wav", seconds=5)
+    room = jobs.pass_bytes(1.0)
+    monkeypatch.setattr(jobs.os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": room}.get)
+    words = "enhance", short, long, "-o", tmp_path / "out", "--model", whole_model, "--whole"
+    said = wavecast.fails(1, "one pass over 5 s needs about", *words, hint="leave --whole out")
+    assert f"there are {room / 1e9:.1f} GB" in said.err
+    assert names(tmp_path / "out") == ["short.enhanced.wav"]
+
+
+def test_a_model_that_needs_whole_signals_on_a_pipe(wavecast, sound, streams, whole_model):
+    with sound(seconds=0.1).open() as pipe:
+        streams(stdin=pipe)
+        words = "enhance", "-", "--model", whole_model
+        wavecast.fails(1, "cannot work on a pipe", *words, hint="--model frcrn.stream16k works live")
+
+
+# Options that make no sense.
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "hint"),
+    [
+        (["--mix", "1.5"], "1.5", "--help"),
+        (["--mix", "half"], "half", "--help"),
+        (["--limit-db", "0"], "not above 0", "--help"),
+        (["--rate", "-1"], "-1", "--help"),
+        (["--name-template", "{name}"], "is not understood", "use {stem}"),
+        (["--raw", "s17le:16000"], "is not ENCODING:RATE", "--raw s16le:16000"),
+        (["--overwrit"], "unrecognized argument", "did you mean --overwrite?"),
+        (["--json", "-", "-o", "-"], "cannot both go to stdout", "give --json a file"),
+    ],
+)
+def test_a_wrong_option(wavecast, sound, tmp_path, words, text, hint):
+    wavecast.fails(2, text, "enhance", sound(), *words, hint=hint)
+    assert names(tmp_path) == ["noisy.wav"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "hint"),
+    [
+        (["--format", "doc"], "cannot write .doc files", "known: .wav"),
+        (["--subtype", "mp3"], "WAV cannot hold mp3", "it holds PCM"),
+        (["--block", "100"], "no blocks of 100 samples", "multiple of"),
+        (["--device", "gpu"], "there is no device 'gpu'", "give auto, cpu"),
+        (["--reference", "nowhere.wav"], "nowhere.wav does not exist", ""),
+    ],
+)
+def test_an_option_that_does_not_fit(wavecast, sound, tmp_path, words, text, hint):
+    wavecast.fails(1, text, "enhance", sound(), *words, hint=hint)
+    assert names(tmp_path) == ["noisy.wav"]
+
+
+def test_a_reference_of_another_length(wavecast, sound, tmp_path):
+    words = "enhance", sound(seconds=0.5), "--reference", sound("clean.wav", seconds=0.6)
+    wavecast.fails(1, "the reference has 9600 samples", *words, hint="the clean original")

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -316,6 +317,8 @@ class FileWriter(AudioWriter):
         super().__init__(limits=info.subtype not in ("FLOAT", "DOUBLE"))
         self._path, self._info, self._overwrite = path, info, overwrite
         self._temporary = path.with_name(f".wavecast-{uuid4().hex}.part")
+        # Known before the file is there: Ctrl-C may come between any two lines.
+        self._remove = weakref.finalize(self, self._temporary.unlink, missing_ok=True)
         with _writing(path):
             descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         self._disk, self._written = Disk(descriptor), 0
@@ -372,7 +375,7 @@ class FileWriter(AudioWriter):
             with contextlib.suppress(soundfile.LibsndfileError, RuntimeError):
                 self._file.close()
         os.close(self._disk.descriptor)
-        self._temporary.unlink(missing_ok=True)
+        self._remove()
 
 
 class Disk:

@@ -1,5 +1,7 @@
 """What the command-line tests share."""
 
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -25,3 +27,14 @@ def sound(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Let stdin or stdout be an open file."""
+
+    def use(**files):
+        for name, file in files.items():
+            monkeypatch.setattr(sys, name, file)
+
+    return use

@@ -2,6 +2,7 @@
 
 import errno
 import fractions
+import gc
 import os
 import struct
 
@@ -225,6 +226,23 @@ def test_an_existing_file_is_kept_and_one_that_appears_meanwhile_too(tmp_path):
         create_audio(path, info)
     assert path.read_text() == "someone else's"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_left_when_the_work_stops_as_the_file_is_made(tmp_path, monkeypatch):
+    """Ctrl-C right after the system made the file, before anyone holds it."""
+    real = os.open
+
+    def interrupted(*words):
+        os.close(real(*words))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(audio_files.os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        create_audio(tmp_path / "x.wav", AudioInfo(16000, 1, None, "WAV", "PCM_16"))
+    assert len(list(tmp_path.iterdir())) == 1
+    del caught  # at the latest when the process ends, all objects go
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_when_the_work_stops(tmp_path):

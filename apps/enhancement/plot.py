@@ -60,3 +60,22 @@ def _levels(x: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     count = len(x) // size
     rms = np.sqrt(np.square(x[: count * size].reshape(count, size)).mean(1)) if count else np.zeros(0)
     return np.arange(count) * size / sample_rate, 20 * np.log10(rms + 1e-5)
+
+
+class Drawn:
+    """Mono sound before and after, as much as a picture shows."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate, self._left = sample_rate, [LONGEST * sample_rate] * 2
+        self._pieces: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+
+    def add(self, *blocks: np.ndarray) -> None:
+        """Take the next block before and after."""
+        for side, x in enumerate(blocks):
+            self._pieces[side].append(np.nan_to_num(x[:, : self._left[side]].mean(0)))
+            self._left[side] = max(0, self._left[side] - x.shape[1])
+
+    def draw(self, path: Path, title: str) -> None:
+        """Draw the picture."""
+        before, after = (np.concatenate(pieces) for pieces in self._pieces)
+        plot_before_after(before, after, self._rate, path, title)

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import wavecast as package
-from wavecast.apps.enhancement import jobs
+from wavecast.apps.enhancement import jobs, recording
 
 
 def read(path):
@@ -312,7 +312,7 @@ def test_interrupting_leaves_finished_files_whole_and_no_temporary_ones(wavecast
 
     def interrupted(job, *rest):
         if job.source.path == str(second):
-            monkeypatch.setattr(jobs.Level, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            monkeypatch.setattr(recording.Level, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         return real(job, *rest)
 
     monkeypatch.setattr(jobs, "enhance_one", interrupted)
@@ -356,7 +356,7 @@ def test_interrupting_a_batch_leaves_no_temporary_files(wavecast, sound, tmp_pat
 
 def test_a_fault_in_a_batch_is_told_once(wavecast, sound, tmp_path, monkeypatch):
     sounds = [sound(f"{i}.wav", seconds=0.2, seed=i) for i in range(3)]
-    monkeypatch.setattr(jobs.Level, "add", lambda *_: 1 / 0)
+    monkeypatch.setattr(recording.Level, "add", lambda *_: 1 / 0)
     said = wavecast("enhance", *sounds, "-o", tmp_path / "out", "--batch", 2)
     assert said.code == 1
     assert said.err.count("division by zero") == 1

@@ -240,13 +240,15 @@ def streaming_network() -> Callable | None:
 
     from wavecast.cards import find_model, load_network
     from wavecast.core.errors import WavecastError
+    from wavecast.core.recorded import Recorded
     from wavecast.core.stream import Stream
 
     try:
         card = find_model("frcrn.stream16k", "enhance")
     except WavecastError:
         return None
-    network = load_network(card)
+    network = Recorded(load_network(card))
+    network.prepare(torch.zeros(1, card.block))
 
     def enhance(x: torch.Tensor) -> torch.Tensor:
         stream = Stream(network, card.block)

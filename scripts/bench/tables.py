@@ -66,17 +66,57 @@ def speed() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"quality": quality, "speed": speed}
+def windows() -> str:
+    """Say what windows change of FRCRN's result."""
+    found = read("enhance_speed")["windows"]
+    return (
+        f"On {found['seconds']} s, windows of 30 s differ from one pass by {found['difference_db']:.0f} dB of the "
+        f"result's level and take {found['windows']['peak_gb']:.1f} GB instead of {found['whole']['peak_gb']:.1f} GB."
+    )
 
 
-def filled(text: str) -> str:
-    """Put the tables between their markers."""
-    for name, table in TABLES.items():
+def variants() -> str:
+    """Set variants of the streaming enhancer beside each other."""
+    result = read("enhance_variants")
+    lines = [
+        "| variant | parameters, M | live CPU s per s | SI-SDR dB | PESQ | STOI |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        score = row["enhanced"]
+        lines.append(
+            f"| {row['variant']} | {row['parameters_m']:.2f} | {row['live_cpu_per_second']:.3f} "
+            f"| {score['si_sdr']:.2f} | {score['pesq']:.2f} | {score['stoi']:.3f} |"
+        )
+    noisy = result["rows"][0]["noisy"]
+    lines += [
+        f"| noisy input | | | {noisy['si_sdr']:.2f} | {noisy['pesq']:.2f} | {noisy['stoi']:.3f} |",
+        "",
+        f"{result['steps']} steps of training from scratch, {result['hours_heard']:.1f} h of mixtures, the same for "
+        f"all. `scripts/bench/enhance_variants.py`, {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+PLACES = {
+    "README.md": {"quality": quality, "speed": speed, "windows": windows},
+    "checkpoints/README.md": {"variants": variants},
+}
+
+
+def filled(file: str) -> str:
+    """Give a file's text with its tables between their markers.
+
+    Raises:
+        ValueError: a table has no place in it, or more than one.
+    """
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for name, table in PLACES[file].items():
         begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        pattern = re.escape(begin) + "(.*?\n)?" + re.escape(end.lstrip())
         text, found = re.subn(pattern, lambda _, t=table, b=begin, e=end: b + t() + e, text, flags=re.DOTALL)
         if found != 1:
-            raise ValueError(f"README.md has {found} places for the table {name}\nhint: <!-- {name} --> ... once")
+            raise ValueError(f"{file} has {found} places for the table {name}\nhint: <!-- {name} --> ... once")
     return text
 
 
@@ -84,12 +124,12 @@ def main() -> None:
     """Print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
-    if parser.parse_args().write:
-        path = ROOT / "README.md"
-        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
-        return
-    for table in TABLES.values():
-        print(table() + "\n")
+    args = parser.parse_args()
+    for file, tables in PLACES.items():
+        if args.write:
+            (ROOT / file).write_text(filled(file), encoding="utf-8")
+        else:
+            print(*(table() + "\n" for table in tables.values()), sep="\n")
 
 
 if __name__ == "__main__":

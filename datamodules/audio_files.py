@@ -12,8 +12,10 @@ import contextlib
 import io
 import os
 import re
+import signal
 import stat
 import sys
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -363,7 +365,7 @@ class FileWriter(AudioWriter):
     @contextlib.contextmanager
     def _to_disk(self) -> Iterator[None]:
         """Give errors a cure; what the disk said comes before what libsndfile made of it."""
-        with _writing(self._path):
+        with _writing(self._path), interrupts_held():
             try:
                 yield
             finally:
@@ -420,7 +422,8 @@ def _begin(target: Disk | IO[bytes], info: AudioInfo) -> soundfile.SoundFile:
 def can_hold(info: AudioInfo) -> bool:
     """Try whether the container takes the encoding with this rate and these channels."""
     try:
-        _begin(io.BytesIO(), info).close()
+        with interrupts_held():
+            _begin(io.BytesIO(), info).close()
     except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError):
         return False
     return True
@@ -541,6 +544,23 @@ def file_suffix(info: AudioInfo, like: str = "") -> str:
         return ".opus"
     usual = {"WAVEX": ".wav", "RF64": ".wav", **{name: suffix for suffix, name in reversed(SUFFIXES.items())}}
     return usual.get(info.container, f".{info.container.lower()}")
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back meanwhile: libsndfile calls our Python, and what is raised in such a call is lost."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            handler(signal.SIGINT, None)
 
 
 @contextlib.contextmanager

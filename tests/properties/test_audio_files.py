@@ -4,6 +4,7 @@ import errno
 import fractions
 import gc
 import os
+import signal
 import struct
 
 import av
@@ -252,6 +253,27 @@ def test_nothing_is_left_when_the_work_stops(tmp_path):
     ):
         writer.write(hum(1, 100))
         raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", ["write", "seek", "tell"])
+def test_an_interrupt_within_libsndfile_is_not_lost(tmp_path, monkeypatch, call):
+    """What is raised while libsndfile calls our Python would be printed and forgotten."""
+    real, calls = getattr(audio_files.Disk, call), []
+
+    def pressed(disk, *words):
+        if not calls:
+            calls.append(call)
+            signal.raise_signal(signal.SIGINT)
+        return real(disk, *words)
+
+    info = AudioInfo(16000, 1, None, "WAV", "PCM_16")
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), create_audio(tmp_path / "x.wav", info) as writer:
+        monkeypatch.setattr(audio_files.Disk, call, pressed)
+        writer.write(hum(1, 100_000))
+    assert calls
+    assert signal.getsignal(signal.SIGINT) is handler
     assert not list(tmp_path.iterdir())
 
 

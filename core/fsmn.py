@@ -11,6 +11,7 @@ from wavecast.core.block import Block, Frames, Window
 from wavecast.core.groups import Chain, Fork, Skip, concatenate, identity
 from wavecast.core.normalization import ChannelPReLU, InstanceNorm, RunningInstanceNorm
 from wavecast.core.ops.depthwise import depthwise
+from wavecast.core.state import Tail
 
 FEW = 2  # frames up to which a convolution costs more to set up than to multiply out
 
@@ -32,6 +33,14 @@ class TimeMemory(Window):
     def operator(self, x: Tensor) -> Tensor:
         """Sum the taps, the newest last, and the step itself."""
         return x[:, self.left :] + taps_over_time(x, self.weight, self.dilation)
+
+    def step(self, x: Tensor, state: Tail | None, last: bool) -> tuple[Tensor, Tail]:
+        """Filter the next piece; a live step reads its taps where they lie, for joining them all costs far more."""
+        if state is None or x.shape[1] != 1 or self.taps == 1:
+            return super().step(x, state, last)
+        past = self.weight[:, :-1].T.reshape(-1, *[1] * (x.ndim - 3), x.shape[-1])
+        y = x + (x * self.weight[:, -1] + (state.past[:, :: self.dilation] * past).sum(1, keepdim=True))
+        return y, Tail(torch.cat([state.past[:, 1:], x], 1))
 
 
 def taps_over_time(x: Tensor, weight: Tensor, dilation: int) -> Tensor:

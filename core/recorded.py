@@ -4,6 +4,7 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from wavecast.core.block import Block, Count
@@ -92,10 +93,9 @@ class FlatState(nn.Module):
 
 
 def record(step: nn.Module, *tensors: Tensor) -> torch.jit.ScriptModule:
-    """Record what a step does with tensors of these shapes, weights as constants."""
+    """Record what a step does with tensors of these shapes; weights, and whatever follows from shapes, as constants."""
+    operators = make_fx(step)(*tensors).eval()
     with warnings.catch_warnings():
         # torch.export, the successor, gives Python that calls one operator after the other: nothing would be gained.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
-        # Shapes become constants: that is the idea.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        return torch.jit.freeze(torch.jit.trace(step, tensors, check_trace=False))
+        return torch.jit.freeze(torch.jit.trace(operators, tensors, check_trace=False))

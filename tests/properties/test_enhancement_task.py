@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from wavecast.apps.enhancement import metrics, task
+from wavecast.apps.enhancement import metrics
 from wavecast.apps.enhancement.callbacks import ReturnToBest
 from wavecast.apps.enhancement.frcrn import FRCRN
 from wavecast.apps.enhancement.published_loss import ideal_mask, published_loss, si_snr
-from wavecast.apps.enhancement.task import EnhancementTask, Rate, add_gradient_noise, decay_groups, latency, plain
+from wavecast.apps.enhancement.task import EnhancementTask, latency
 from wavecast.core.errors import WavecastError
+from wavecast.optimization import Rate, add_gradient_noise, decay_groups, gradients, plain
 
 RATE = 16_000
 ANGLE = 2 * np.pi * 440 * np.arange(RATE) / RATE
@@ -139,11 +140,11 @@ def test_gradient_noise_has_the_stated_deviation_and_depends_on_the_step_alone()
 def test_noise_free_training_leaves_gradients_alone():
     silent = EnhancementTask("frcrn", {"channels": 2, "reduction": 1}, loss="si_snr")
     (silent(torch.randn(1, 1280)) ** 2).sum().backward()
-    before = [gradient.clone() for gradient in task.gradients(silent)]
+    before = [gradient.clone() for gradient in gradients(silent)]
     silent.clip_gradients = lambda *words: None
     silent.configure_gradient_clipping(torch.optim.SGD(silent.parameters(), 0.1), 1.0, "norm")
     assert len(before) > 10
-    assert all(torch.equal(old, new) for old, new in zip(before, task.gradients(silent), strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(before, gradients(silent), strict=True))
 
 
 def test_latency_is_the_block_and_what_is_held_back():
@@ -164,12 +165,12 @@ def test_hyperparameters_are_plain_data():
 
 def test_official_file_is_a_warm_start(tmp_path, monkeypatch):
     """An official wrapper goes through the converter; here the converter's result is given."""
-    network = FRCRN(channels=2, reduction=1)
-    state = {name: tensor + 1 for name, tensor in network.state_dict().items()}
+    small = {"channels": 2, "reduction": 1}
+    state = {name: tensor + 1 for name, tensor in FRCRN(**small).state_dict().items()}
     torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "last_best_checkpoint.pt")
     monkeypatch.setattr("wavecast.apps.enhancement.frcrn_official.convert_state", lambda tensors: state)
-    task.warm_start(network, "frcrn", str(tmp_path / "last_best_checkpoint.pt"))
-    assert all(torch.equal(tensor.float(), state[name].float()) for name, tensor in network.state_dict().items())
+    task = EnhancementTask("frcrn", small, "si_snr", init_from=str(tmp_path / "last_best_checkpoint.pt"))
+    assert all(torch.equal(tensor.float(), state[name].float()) for name, tensor in task.network.state_dict().items())
 
 
 def test_return_to_best_loads_the_best_weights_when_the_rate_falls(tmp_path):

@@ -5,68 +5,22 @@ that a resumed run sees what an uninterrupted one would have seen. Validation it
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
-from pytorch_lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.clips import Attributes, Clips, open_clips, open_pairs
 from wavecast.datamodules.holdout import held_out
+from wavecast.datamodules.items import Item, ItemsData, Source
 from wavecast.datamodules.mixing import Chances, NoisySpeech
 from wavecast.datamodules.rooms import Rooms
 
 logger = logging.getLogger(__name__)
 
 VALIDATION_SEED = 20_000_003
-Item = dict[str, np.ndarray]
-
-
-class Source(Protocol):
-    """What gives item k for any k."""
-
-    def item(self, k: int) -> Item:
-        """Give item k: a function of its seed and k alone."""
-
-
-class Items(Dataset[Item]):
-    """A source as a data set: index k gives item k, without end."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __getitem__(self, k: int) -> Item:
-        return self.source.item(k)
-
-
-class Onward(Sampler[int]):
-    """Count on from where the run stands: rank r of w processes takes items start + r, start + r + w, ...
-
-    Args:
-        items: how many an epoch has, over all processes; a multiple of the processes.
-        rank: this process.
-        processes: how many read together.
-        trainer: asked at the beginning of each epoch how far the run is; None: every epoch begins at 0.
-        batch_size: items of one process in a batch.
-    """
-
-    def __init__(
-        self, items: int, rank: int = 0, processes: int = 1, trainer: Trainer | None = None, batch_size: int = 1
-    ) -> None:
-        self.items, self.rank, self.processes = items, rank, processes
-        self.trainer, self.batch_size = trainer, batch_size
-
-    def __len__(self) -> int:
-        return len(range(self.rank, self.items, self.processes))
-
-    def __iter__(self) -> Iterator[int]:
-        start = 0
-        if self.trainer is not None:
-            batches = self.trainer.global_step * self.trainer.accumulate_grad_batches
-            start = batches * self.batch_size * self.processes
-        yield from range(start + self.rank, start + self.items, self.processes)
 
 
 class Pairs:
@@ -120,7 +74,7 @@ def published_gain(sound: np.ndarray) -> np.float32:
     return np.float32(first * second)
 
 
-class EnhancementData(LightningDataModule):
+class EnhancementData(ItemsData):
     """Noisy speech to learn from: mixed from voices and noises, or read as pairs.
 
     A source is a packed corpus, a folder, a CSV or scp list, or a lhotse manifest (`wavecast.datamodules.clips`).
@@ -179,13 +133,13 @@ class EnhancementData(LightningDataModule):
         chances: Chances | None = None,
         cache: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, workers)
         self.speech, self.noise, self.pairs = speech or [], noise or [], pairs
         self.validation_speech, self.validation_noise = validation_speech or [], validation_noise or []
         self.validation_pairs = validation_pairs
         self.sample_rate, self.seconds, self.validation_seconds = sample_rate, seconds, validation_seconds
-        self.batch_size, self.items, self.validation_items = batch_size, items, validation_items
-        self.seed, self.workers, self.snr, self.level, self.pair_level = seed, workers, snr, level, pair_level
+        self.items, self.validation_items = items, validation_items
+        self.seed, self.snr, self.level, self.pair_level = seed, snr, level, pair_level
         self.noises_at_once, self.exclude = noises_at_once, exclude or {}
         self.keys = ["bucklespring"] if keys is None else keys
         self.rooms, self.t60, self.chances, self.cache = rooms, t60, chances or Chances(), cache
@@ -285,31 +239,12 @@ class EnhancementData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Give batches of items that continue where the run stands."""
-        trainer, processes = self._trainer(), self._trainer().world_size
-        whole = self.batch_size * processes * trainer.accumulate_grad_batches
-        items = max(1, round(self.items / whole)) * whole  # so that steps count items exactly
-        sampler = Onward(items, trainer.global_rank, processes, trainer, self.batch_size)
-        return self._loader(self.train_source, sampler, self.batch_size)
+        return self.onward(self.train_source, self.items)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Give the fixed validation items, shared out over the processes; recorded pairs come whole, one by one."""
-        trainer = self._trainer()
-        sampler = Onward(self.validation_count(), trainer.global_rank, trainer.world_size)
         whole_pairs = isinstance(self.validation_source, Pairs)
-        return self._loader(self.validation_source, sampler, 1 if whole_pairs else self.batch_size)
-
-    def _loader(self, source: Source | None, sampler: Onward, batch_size: int) -> DataLoader[Item]:
-        if source is None:
-            raise ValueError("the data is not set up\nhint: call setup('fit') first")
-        workers = min(self.workers, max(1, len(sampler) // batch_size)) if self.workers else 0
-        return DataLoader(
-            Items(source), batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
-        )
-
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise ValueError("the data belongs to no trainer yet\nhint: pass it to trainer.fit(model, datamodule=...)")
-        return self.trainer
+        return self.fixed(self.validation_source, self.validation_count(), 1 if whole_pairs else None)
 
 
 def voice_name(about: Attributes) -> Mapping[str, Any]:

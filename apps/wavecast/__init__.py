@@ -8,33 +8,45 @@
 Nothing heavy is imported here; `load` imports what its task needs.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from wavecast.core.errors import WavecastError
 
 if TYPE_CHECKING:
     from wavecast.apps.enhancement.inference import Enhancer
+    from wavecast.apps.forecasting.inference import Forecaster
 
 __version__ = "0.1.0"
 __all__ = ["WavecastError", "__version__", "load"]
 
 
-def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer":
+@overload
+def load(task: Literal["enhance"], model: str | None = None, device: str = "auto") -> "Enhancer": ...
+@overload
+def load(task: Literal["forecast"], model: str, device: str = "auto") -> "Forecaster": ...
+def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer | Forecaster":
     """Load a model for a task.
 
     Args:
-        task: "enhance".
-        model: a name from `wavecast models list`, or a path; None: the task's own small model.
+        task: "enhance" or "forecast".
+        model: a name from `wavecast models list`, or a path; None: the small enhancer that ships.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
     Returns:
-        An object with `.network`, `.sample_rate` and `.stream()`, called on arrays: see `Enhancer`.
+        For "enhance" an object with `.network`, `.sample_rate` and `.stream()`, called on arrays: see `Enhancer`. For
+        "forecast" one with `.network` and `.format`, called on an xarray.Dataset or a path: see `Forecaster`.
 
     Raises:
         WavecastError: no such task, model or device, or the weights are damaged.
     """
-    if task != "enhance":
-        raise WavecastError(f"there is no task {task!r}", "tasks: enhance")
-    from wavecast.apps.enhancement.inference import Enhancer
+    if task == "enhance":
+        from wavecast.apps.enhancement.inference import Enhancer
 
-    return Enhancer.load(model, device)
+        return Enhancer.load(model, device)
+    if task == "forecast":
+        from wavecast.apps.forecasting.inference import Forecaster
+
+        if model is None:
+            raise WavecastError("a forecaster is made for its fields, and must be named", 'load("forecast", model=...)')
+        return Forecaster.load(model, device)
+    raise WavecastError(f"there is no task {task!r}", "tasks: enhance, forecast")

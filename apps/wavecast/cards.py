@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 ARCHITECTURES = {
+    "convs5": "wavecast.apps.forecasting.convs5:ConvS5",
     "frcrn": "wavecast.apps.enhancement.frcrn:FRCRN",
     "frcrn_stream": "wavecast.apps.enhancement.frcrn_stream:FRCRNStream",
+    "predformer": "wavecast.apps.forecasting.predformer:PredFormer",
 }
 """Where each architecture's class is; its hyper-parameters are its keyword arguments."""
-REQUIRED = ("name", "architecture", "task", "hyperparameters", "sample_rate")
+REQUIRED = ("name", "architecture", "task", "hyperparameters")
+NEEDED_FOR = {"enhance": "sample_rate", "forecast": "fields"}
+"""What the card of a model for a task must say beside that."""
 KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "architecture", "task"), str),
-    **dict.fromkeys(("hyperparameters", "weights"), Mapping),
+    **dict.fromkeys(("hyperparameters", "weights", "fields"), Mapping),
     **dict.fromkeys(("sample_rate", "block"), int),
     "data": Sequence,
 }
@@ -44,9 +48,10 @@ class Card:
     Attributes:
         name: ARCHITECTURE.TAG.
         architecture: a key of ARCHITECTURES.
-        task: what it is for: "enhance".
+        task: what it is for: "enhance" or "forecast".
         hyperparameters: keyword arguments of the architecture, plain data.
-        sample_rate: in hertz.
+        sample_rate: in hertz, of a model for sound.
+        fields: of a model for fields: its channels, grid, steps and scales (`wavecast.apps.forecasting.fields`).
         weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
         block: samples a stream is fed at once; 0 when the model cannot stream.
         latency_ms: algorithmic latency in milliseconds, None when the model needs the whole signal.
@@ -63,7 +68,8 @@ class Card:
     architecture: str
     task: str
     hyperparameters: Mapping[str, Any]
-    sample_rate: int
+    sample_rate: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
     block: int = 0
     latency_ms: float | None = None
@@ -109,7 +115,7 @@ class Card:
         if not isinstance(values, dict):
             raise WavecastError(f"{path} is no card: it holds a {type(values).__name__}", hint)
         values = {name: value for name, value in values.items() if value is not None}
-        faults = [f"it has no {name}" for name in REQUIRED if name not in values]
+        faults = [f"it has no {name}" for name in (*REQUIRED, *needed_for(values.get("task"))) if name not in values]
         faults += [f"unknown {name}" for name in values if name not in known]
         faults += [f"{name} is {values[name]!r}" for name, kind in KINDS.items() if not is_a(kind, values.get(name))]
         if not faults and not is_file_name(values["name"]):
@@ -122,11 +128,17 @@ class Card:
         """Give the card as YAML."""
         values = {name: value for name, value in asdict(self).items() if name != "path"}
         values["data"] = list(self.data)
+        values = {name: value for name, value in values.items() if value or name not in NEEDED_FOR.values()}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
     def write(self, path: Path) -> None:
         """Write the card, whole or not at all."""
         write_whole(path, self.text().encode())
+
+
+def needed_for(task: Any) -> tuple[str, ...]:
+    """Name the fields that a card for a task must have beside the common ones."""
+    return (NEEDED_FOR[task],) if isinstance(task, str) and task in NEEDED_FOR else ()
 
 
 def is_a(kind: type, value: Any) -> bool:
@@ -161,7 +173,7 @@ def known_cards() -> list[Card]:
 
 
 def find_model(name_or_path: str, task: str | None = None) -> Card:
-    """Find a model by its name, or by the path of its card, its weights, or a checkpoint of `wavecast train`.
+    """Find a model by its name, or by the path of its card, its weights, a checkpoint of `wavecast train`, or a run.
 
     Raises:
         WavecastError: there is no such model, or it is for another task.
@@ -174,6 +186,8 @@ def find_model(name_or_path: str, task: str | None = None) -> Card:
         card = Card.read(card_path)
     elif path.suffix == ".ckpt" and path.exists():
         card = _trained_card(path)
+    elif (path / "checkpoints" / "last.ckpt").exists():
+        card = _trained_card(best_checkpoint(path))
     elif path.exists() and (path.suffix or os.sep in name_or_path):
         raise WavecastError(f"{path} is not a model of wavecast", f"wavecast models convert {path}")
     else:
@@ -193,6 +207,16 @@ def _trained_card(path: Path) -> Card:
     if not isinstance(values, dict):
         raise WavecastError(f"{path} was not written by `wavecast train`", f"wavecast models convert {path}")
     return Card.of({**values, "weights": {"file": path.name}}, path)
+
+
+def best_checkpoint(run: Path) -> Path:
+    """Find the best checkpoint of a run of `wavecast train`, as its last one remembers it; else the last."""
+    last = run / "checkpoints" / "last.ckpt"
+    for state in load_pickle(last).get("callbacks", {}).values():
+        name = Path(state.get("best_model_path", "")).name
+        if name and last.with_name(name).exists():
+            return last.with_name(name)
+    return last
 
 
 def load_pickle(path: Path) -> dict[str, Any]:

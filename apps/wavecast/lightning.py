@@ -117,6 +117,7 @@ class TrainCLI(LightningCLI):
         on_interrupt = signal.getsignal(signal.SIGINT)
         with warnings.catch_warnings():
             ignore_harmless()
+            self.model.meet(self.datamodule)
             try:
                 self.trainer.fit(
                     self.model,

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_avg_fn
@@ -44,6 +44,9 @@ class OptimizedTask(LightningModule):
         if init_from:
             self.warm_start(init_from)
         self._sums = torch.zeros(len(self.means), 2, dtype=torch.float64)
+
+    def meet(self, data: LightningDataModule) -> None:
+        """Get to know the data before training; tasks whose network depends on them build it here."""
 
     def warm_start(self, source: str) -> None:
         """Load the weights of another model of the same architecture: all of them.

@@ -46,6 +46,12 @@ TASKS = {
         "wavecast.apps.enhancement.evaluation:evaluate",
         "wavecast enhance noisy.wav --model {}",
     ),
+    "forecasting": Task(
+        "wavecast.apps.forecasting.task:ForecastingTask",
+        "wavecast.datamodules.weather:WeatherData",
+        "wavecast.apps.forecasting.evaluation:evaluate",
+        "wavecast forecast FIELDS --model {}",
+    ),
 }
 
 HARMLESS = (

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from wavecast.datamodules.atmosphere import synthetic_atmosphere, write_weatherbench1
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
@@ -28,6 +30,9 @@ def folder(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / name, sound, 16000)
+    atmosphere = synthetic_atmosphere("2017-01-01", 6 * 24, variables=["2m_temperature"])
+    write_weatherbench1(atmosphere, tmp_path / "wb")
+    atmosphere.to_netcdf(tmp_path / "era5.nc", engine="h5netcdf")
     programs = tmp_path / "bin"
     programs.mkdir()
     samples = tmp_path / "microphone.raw"
@@ -44,7 +49,7 @@ def folder(tmp_path):
 def test_commands_of_the_readme(block, folder):
     if NETWORK in block:
         pytest.skip("fetching is tested against a local server")
-    script = block.replace("wavecast train enhancement", "wavecast train enhancement --smoke")
+    script = re.sub(r"(wavecast train \w+)", r"\1 --smoke", block)
     environment = os.environ | {
         "PATH": f"{folder}/bin:{os.environ['PATH']}",
         "WAVECAST_CACHE": str(folder / "cache"),
@@ -57,6 +62,9 @@ def test_commands_of_the_readme(block, folder):
     assert done.returncode == 0, done.stderr[-2000:]
     if "arecord" in block:
         assert len((folder / "heard.raw").read_bytes()) == 32000
+    if "--csv" in block:
+        assert (folder / "t2m.png").exists()
+        assert "2m_temperature" in (folder / "t2m.csv").read_text()
     if "recordings/" in block:
         assert (folder / "clean" / "deep" / "y.enhanced.wav").exists()
         assert (folder / "out" / "a.enhanced.png").exists()

@@ -10,14 +10,13 @@ from wavecast.core.errors import WavecastError
 from wavecast.datamodules.clips import open_pairs
 from wavecast.datamodules.enhancement import (
     EnhancementData,
-    Items,
-    Onward,
     Pairs,
     noise_name,
     published_gain,
     voice_name,
 )
 from wavecast.datamodules.holdout import held_out
+from wavecast.datamodules.items import Items, Onward
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,239 @@
+"""The work of `wavecast forecast`: which initial times, by which method, into which file."""
+
+import argparse
+import re
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import wavecast
+from wavecast.apps.forecasting.forecast_files import ForecastWriter
+from wavecast.apps.forecasting.forecast_layout import About, open_forecast
+from wavecast.apps.forecasting.format import FieldFormat
+from wavecast.apps.forecasting.inference import Forecaster, Method
+from wavecast.apps.forecasting.methods import BASELINES, FITTED, STEPS, BaselineMethod
+from wavecast.cards import known_cards
+from wavecast.console import JsonReport, UsageError, say
+from wavecast.core.errors import WavecastError
+from wavecast.datamodules.weather_fields import Fields
+from wavecast.datamodules.weather_files import open_fields
+from wavecast.datamodules.weather_layout import Layout
+from wavecast.datamodules.weather_times import HOUR, nanoseconds, show
+
+SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(h|d)")
+
+
+def forecast_all(args: argparse.Namespace) -> int:
+    """Forecast what a command line asks for.
+
+    Returns:
+        0; whatever goes wrong is an error.
+    """
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    options = reading(args)
+    method = choose_method(args, options)
+    target = Path(args.output or default_output(args.input))
+    begun = time.perf_counter()
+    with method.open(args.input, **options) as fields:
+        steps = args.steps or method.horizon
+        places = initial_places(fields, args.init, args.every, method)
+        leads = np.arange(1, steps + 1) * np.timedelta64(step_of(fields), "ns")
+        first, last = show(fields.times[places[0]]), show(fields.times[places[-1]])
+        line = f"{method.name}: {steps} steps of {fields.step / HOUR:g} h from {len(places)} times, {first} to {last}"
+        if args.dry_run:
+            print(f"{line} -> {target}")
+            return 0
+        say(line, args.quiet)
+        if args.like_input and target.exists() and not args.overwrite:
+            raise WavecastError(f"{target} exists", "give --overwrite, or another name with -o")
+        report = JsonReport(args.json, args.overwrite)
+        about = About(
+            model=method.name,
+            checkpoint=method.checkpoint,
+            version=wavecast.__version__,
+            command=f"wavecast forecast {shlex.quote(args.input)}",
+        )
+        like = fields.dataset.drop_vars(fields.statics)
+        initial = fields.times[places]
+        with ForecastWriter(target, like, initial, leads, about, 0, args.resume, args.overwrite) as writer:
+            left = writer.remaining()
+            if len(left) < len(places):
+                say(f"{len(places) - len(left)} of {len(places)} were done before", args.quiet)
+            for number, k in enumerate(left):
+                for piece in method.pieces(fields, places[k], steps):
+                    writer.append(k, piece)
+                if len(left) > 1:
+                    say(f"{number + 1} of {len(left)}: {show(fields.times[places[k]])}", args.quiet)
+            writer.finish()
+        if args.like_input:
+            restore(target, fields.layout)
+        seconds = time.perf_counter() - begun
+        row = {"input": args.input, "output": str(target), "initial_times": len(places), "steps": steps}
+        row |= {"step_hours": fields.step / HOUR, "wall_seconds": round(seconds, 3), "model": method.name}
+        report.add(row | {"model_sha256": method.checkpoint or None})
+        report.close()
+    say(f"{target}: {len(places)} x {steps} steps in {seconds:.1f} s", args.quiet)
+    return 0
+
+
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """Collect the options of `open_fields`.
+
+    Raises:
+        UsageError: --units is not understood.
+    """
+    units = {}
+    for text in args.units:
+        name, equals, unit = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--units {text!r} is not understood", "for example --units 2m_temperature=degC")
+        units[name] = unit
+    return {"missing": args.missing, "units": units, "start": args.start, "hours": args.hours}
+
+
+def choose_method(args: argparse.Namespace, options: dict[str, Any]) -> Method:
+    """Find what forecasts: a baseline, a model by name or path, or the one shipped model that fits.
+
+    Raises:
+        UsageError: nothing fits, or the options contradict each other.
+    """
+    if args.train and args.model not in FITTED:
+        raise UsageError("--train is for the baselines that are fitted", f"--model {'|'.join(FITTED)}")
+    if args.model in BASELINES:
+        if args.model not in FITTED:
+            return BaselineMethod(args.model, args.variables)
+        if not args.train:
+            raise UsageError(f"{args.model} must be fitted", "give --train FIRST LAST: times of the input")
+        with open_fields(args.input, args.variables, **options) as fields:
+            training = between(fields, *args.train)
+            return BaselineMethod(args.model, args.variables, training, args.steps or STEPS)
+    if args.variables:
+        raise UsageError("--variables is for baselines", "a model knows what it forecasts")
+    if args.model:
+        return Forecaster.load(args.model, args.device)
+    return Forecaster.load(fitting_model(args.input, options), args.device)
+
+
+def fitting_model(source: str, options: dict[str, Any]) -> str:
+    """Find the one known model whose grid and variables the input has.
+
+    Raises:
+        UsageError: there is none, or there are several.
+    """
+    with open_fields(source, **options) as fields:
+        found = fields.channels
+        cards = [card for card in known_cards() if card.task == "forecast"]
+        fits = [card.name for card in cards if suits(FieldFormat.of(card.fields, card.name), fields)]
+        grid = f"{len(fields.latitudes)} x {len(fields.longitudes)} points"
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise UsageError(f"{len(fits)} models fit {source}: {', '.join(fits)}", f"choose one: --model {fits[0]}")
+    known = "; ".join(f"{card.name}: {FieldFormat.of(card.fields, card.name).describe()}" for card in cards)
+    raise UsageError(
+        f"no model here fits {source} ({', '.join(found)} on {grid}); there is {known or 'none at all'}",
+        f"train one: wavecast train forecasting --config forecasting_predformer --data.root {shlex.quote(source)}, "
+        "or --config forecasting_convs5; or give --model persistence",
+    )
+
+
+def suits(made_for: FieldFormat, fields: Fields) -> bool:
+    """Tell whether fields are those of a format."""
+    grids = (
+        (made_for.latitudes, fields.latitudes),
+        (made_for.longitudes, fields.longitudes),
+    )
+    same = all(len(a) == len(b) and np.allclose(a, b, atol=1e-3) for a, b in grids)
+    return same and {*made_for.channels} <= {*fields.channels}
+
+
+def between(fields: Fields, first: str, last: str) -> xr.Dataset:
+    """Cut fields to a span of time.
+
+    Raises:
+        UsageError: a time is not understood, or nothing is between them.
+    """
+    try:
+        found = fields.dataset.sel(time=slice(first, last))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{first} to {last} is no span of time", "write 2019-03-19 or 2019-03-19T06") from error
+    if not found.sizes["time"]:
+        run = f"{show(fields.times[0])} to {show(fields.times[-1])}"
+        raise UsageError(f"{fields.where} has nothing from {first} to {last}", f"it runs from {run}")
+    return found
+
+
+def initial_places(fields: Fields, init: list[str] | None, every: str | None, method: Method) -> list[int]:
+    """Choose the initial times: their places in `fields.times`.
+
+    Raises:
+        UsageError: the times are not understood.
+        WavecastError: the fields have none of them, or too little before them.
+    """
+    step, earliest, count = step_of(fields), method.history - 1, len(fields.times)
+    stride = 1
+    if every is not None:
+        span = SPAN.fullmatch(every.strip().lower())
+        if not span:
+            raise UsageError(f"--every {every!r} is not understood", "for example --every 6h or --every 1d")
+        length = float(span[1]) * (24 if span[2] == "d" else 1) * HOUR
+        stride = round(length / step)
+        if stride < 1 or stride * step != length:
+            raise UsageError(f"--every {every} is no multiple of the input's {step / HOUR:g} h")
+    if init is None:
+        if every is None:
+            return [count - 1]
+        midnight = nanoseconds(fields.times) % (stride * step) == 0  # counted from midnight, so that hours are round
+        return [place for place in range(count) if midnight[place] and place >= earliest]
+    if len(init) > 2:
+        raise UsageError(f"--init has {len(init)} times", "give one, or the first and the last")
+    cut = between(fields, init[0], init[-1])
+    first = int(np.searchsorted(nanoseconds(fields.times), nanoseconds(cut["time"].values[:1])[0]))
+    places = list(range(first, first + (cut.sizes["time"] if len(init) == 2 or every else 1), stride))
+    if places[0] < earliest:
+        raise WavecastError(
+            f"{show(fields.times[places[0]])} has {places[0] + 1} instants behind it; {method.name} needs "
+            f"{method.history}",
+            f"begin at {show(fields.times[earliest])}: --init {show(fields.times[earliest])}",
+        )
+    return places
+
+
+def step_of(fields: Fields) -> int:
+    """Give the step of fields in nanoseconds.
+
+    Raises:
+        WavecastError: there is one instant only.
+    """
+    if not fields.step:
+        raise WavecastError(f"{fields.where} has one instant", "two at least tell what the next one is")
+    return fields.step
+
+
+def default_output(source: str) -> str:
+    """Name the output beside the input: era5.nc gives era5.forecast.zarr."""
+    path = Path(source)
+    return str(path.with_name(f"{path.stem}.forecast.zarr"))
+
+
+def restore(path: Path, layout: Layout) -> None:
+    """Give a finished forecast the names, units and orientation of the input; it is replaced when that is done."""
+    new = path.with_name(f".{path.name}.own")
+    with open_forecast(path) as forecast:
+        own = layout.restore(forecast.drop_vars("valid_time", errors="ignore"))
+        for variable in own.variables.values():
+            variable.encoding = {}
+        if path.suffix == ".nc":
+            own.to_netcdf(new, engine="h5netcdf")
+        else:
+            own.to_zarr(new, mode="w", zarr_format=2, consolidated=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    new.replace(path)

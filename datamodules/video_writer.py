@@ -1,0 +1,190 @@
+"""Video into files, frame by frame, in constant memory.
+
+with open_video("radar.mp4") as reader, VideoWriter("copy.mkv", reader.info.rate or 25) as writer:
+    while len(frames := reader.read(64)[0]):
+        writer.write(frames)                                # uint8 (time, row, col, channel)
+"""
+
+import contextlib
+import os
+import weakref
+from collections.abc import Iterator
+from fractions import Fraction
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import av
+import numpy as np
+
+from wavecast.core.errors import WavecastError
+
+WRITTEN_SUFFIXES = (".mp4", ".mkv", ".gif", ".npy")
+
+
+class VideoWriter:
+    """A video that appears whole under its name at the end, or not at all; a context manager.
+
+    The suffix chooses how: `.mp4` is H.264 for any player (lossy; its frames have even sizes, so the last row or
+    column of an odd picture is doubled), `.mkv` is FFV1 and keeps every number, `.gif` keeps gray and reduces color to
+    256 shades, `.npy` is the array.
+
+    Args:
+        target: a path.
+        rate: frames per second.
+        overwrite: replace a file that exists.
+
+    Raises:
+        WavecastError: the target exists or cannot be written, or its suffix is unknown.
+        ValueError: the rate is not above 0.
+    """
+
+    def __init__(self, target: str | Path, rate: float, overwrite: bool = False) -> None:
+        path = Path(target)
+        if path.suffix.lower() not in WRITTEN_SUFFIXES:
+            raise WavecastError(
+                f"cannot write {path.suffix or 'nameless'} videos", f"known: {' '.join(WRITTEN_SUFFIXES)}"
+            )
+        if path.is_dir():
+            raise WavecastError(f"{path} is a folder", "give a file name")
+        if not 0 < rate < float("inf"):
+            raise ValueError(f"a rate of {rate} frames per second\nhint: give a number above 0")
+        self._path, self._rate, self._overwrite = path, Fraction(rate).limit_denominator(1001), overwrite
+        self._check_free()
+        self._temporary = path.with_name(f".wavecast-{uuid4().hex}.part")
+        # Known before the file is there: Ctrl-C may come between any two lines.
+        self._remove = weakref.finalize(self, self._temporary.unlink, missing_ok=True)
+        with self._writing():
+            os.close(os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        self._encoder: _AVEncoder | _ArrayEncoder | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def write(self, frames: np.ndarray) -> None:
+        """Write uint8 (time, row, col, channel), with 1 or 3 channels.
+
+        Raises:
+            WavecastError: the disk is full, or the target is gone.
+            ValueError: the frames are of another kind, or of another size than those before.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3) or not prod(frames.shape[1:]):
+            raise ValueError(
+                f"frames of {frames.dtype} and shape {frames.shape}\nhint: give uint8 (time, row, col, 1 or 3)"
+            )
+        self._shape = self._shape or frames.shape[1:]
+        if frames.shape[1:] != self._shape:
+            raise ValueError(
+                f"frames of {frames.shape[1:]} after {self._shape}\nhint: all frames of a video have one size"
+            )
+        with self._writing():
+            if self._encoder is None:
+                kind = _ArrayEncoder if self._path.suffix.lower() == ".npy" else _AVEncoder
+                self._encoder = kind(self._temporary, self._path.suffix.lower(), self._rate, self._shape)
+            self._encoder.write(frames)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._encoder is None:
+                raise WavecastError(f"there is no frame to write to {self._path}", "write at least one")
+            if kind is None and self._encoder is not None:
+                with self._writing():
+                    self._encoder.close()
+                self._check_free()
+                with self._writing():
+                    self._temporary.replace(self._path)
+        finally:
+            if self._encoder is not None:
+                with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
+                    self._encoder.close()
+            self._remove()
+
+    def _check_free(self) -> None:
+        if self._path.exists() and not self._overwrite:
+            raise WavecastError(f"{self._path} exists", "give --overwrite, or another name with -o")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what goes wrong while writing into an error with a cure."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise WavecastError(
+                f"cannot write {self._path}: the folder {self._path.parent} does not exist", "make it first"
+            ) from error
+        except (OSError, av.error.FFmpegError) as error:
+            reason = (error.strerror or str(error)).lower()
+            raise WavecastError(
+                f"cannot write {self._path}: {reason}", "check the folder and the space on it"
+            ) from error
+
+
+class _AVEncoder:
+    """Frames into a container."""
+
+    def __init__(self, path: Path, suffix: str, rate: Fraction, shape: tuple[int, ...]) -> None:
+        rows, cols, channels = shape
+        gray = channels == 1
+        kinds: dict[str, tuple[str, str, str, dict[str, str]]] = {
+            ".mp4": ("mp4", "libx264", "yuv420p", {"crf": "18"}),
+            ".mkv": ("matroska", "ffv1", "gray" if gray else "bgr0", {}),
+            ".gif": ("gif", "gif", "gray" if gray else "rgb8", {}),
+        }
+        container, codec, pixels, options = kinds[suffix]
+        self._even = suffix == ".mp4"
+        self._pixels, self._rate, self._format, self._written = pixels, rate, "gray" if gray else "rgb24", 0
+        self._container: Any = av.open(f"file:{path}", "w", format=container)
+        self._stream = self._container.add_stream(codec, rate=rate, options=options)
+        self._stream.width, self._stream.height = (cols + cols % 2, rows + rows % 2) if self._even else (cols, rows)
+        self._stream.pix_fmt = pixels
+
+    def write(self, frames: np.ndarray) -> None:
+        """Encode frames."""
+        if self._even:
+            odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
+            frames = np.pad(frames, odd, mode="edge")
+        for picture in frames:
+            plain = np.ascontiguousarray(picture if self._format == "rgb24" else picture[..., 0])
+            frame = av.VideoFrame.from_ndarray(plain, format=self._format)
+            frame.pts, frame.time_base = self._written, 1 / self._rate
+            self._written += 1
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Encode what still waits, and end the file."""
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                container.mux(self._stream.encode(None))
+            finally:
+                container.close()
+
+
+class _ArrayEncoder:
+    """Frames into a `.npy` file, whose header is written again when their number is known."""
+
+    def __init__(self, path: Path, suffix: str, rate: Fraction, shape: tuple[int, ...]) -> None:
+        self._file, self._shape, self._written = path.open("r+b"), shape, 0
+        self._header()
+
+    def _header(self) -> None:
+        shape = (self._written, *self._shape)  # numpy leaves room in the header for a longer first axis
+        about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, about)
+
+    def write(self, frames: np.ndarray) -> None:
+        """Append frames."""
+        self._file.write(np.ascontiguousarray(frames).data)
+        self._written += len(frames)
+
+    def close(self) -> None:
+        """Write the number of frames, and end the file."""
+        if not self._file.closed:
+            with self._file:
+                self._file.seek(0)
+                self._header()

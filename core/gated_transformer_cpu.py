@@ -6,7 +6,7 @@ Most of the time goes into matrix products, which this shares with the plain for
   by page, zeroed.
 - Training keeps less than half as much as the plain form: of the unit gates and values, of attention what goes into
   its products, sorted by head. What is cheap is computed again, and so are the weights of long sequences.
-- Gate and value are one matrix product.
+- Gate and value lie in buffers of their own: rows side by side in one cost the activation half as much again.
 
 Attention over short sequences is two batched products and a softmax: there `scaled_dot_product_attention` is slower,
 which reads long ones without a copy. Gradients are of first order.
@@ -155,7 +155,7 @@ class Attend(Function):
             torch.bmm(dscores.transpose(1, 2), query, out=parts[1])
             torch.bmm(weights.transpose(1, 2), dheard, out=parts[2])
             dmade = from_heads(parts, shape, take("made", x, len(dy), len(qkv)))
-            branch.backward(x[at], dmade, grad[at], dx[at], rows.start == 0)
+            branch.backward(x[at], [dmade], grad[at], dx[at], rows.start == 0)
         return dx, branch.dweight, branch.dbias, branch.dlinear, dout, dout_bias, None, None, None
 
 
@@ -251,56 +251,44 @@ class Gate(Function):
         epsilon: float,
     ) -> Tensor:
         """Compute, and keep what the gradient needs."""
-        kept = x.new_empty(x[..., 0].numel(), len(into_weight))
-        ctx.save_for_backward(x, norm_weight, norm_bias, into_weight, out_weight, inner, noise, kept)
+        kept = {name: x.new_empty(x[..., 0].numel(), out_weight.shape[1]) for name in ("gate", "value")}
+        ctx.save_for_backward(x, norm_weight, norm_bias, into_weight, out_weight, inner, noise, *kept.values())
         ctx.epsilon = epsilon
         return gate_tiles(
-            x,
-            norm_weight,
-            norm_bias,
-            into_weight,
-            into_bias,
-            out_weight,
-            out_bias,
-            inner,
-            noise,
-            epsilon,
-            {"made": kept},
+            x, norm_weight, norm_bias, into_weight, into_bias, out_weight, out_bias, inner, noise, epsilon, kept
         )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Send the gradient to x and the parameters, tile by tile."""
-        x, norm_weight, norm_bias, into_weight, out_weight, inner, noise, kept = ctx.saved_tensors
+        x, norm_weight, norm_bias, into_weight, out_weight, inner, noise, gates, values = ctx.saved_tensors
         grad, dx = grads[0].contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
         branch = Branch(norm_weight, norm_bias, ctx.epsilon, into_weight)
         hidden = out_weight.shape[1]
-        dout, dout_bias = torch.empty_like(out_weight), x.new_zeros(x.shape[-1])
-        dinto_bias, one = x.new_zeros(len(into_weight)), x.new_ones(())
-        for at, rows in tiles(x, len(into_weight)):
+        dinto_bias, dout_bias = x.new_zeros(2, hidden), x.new_zeros(x.shape[-1])
+        dout = torch.empty_like(out_weight)
+        for at, rows in tiles(x, hidden):
             dy = rows_of(scaled(grad[at], noise, at, x), "dy")
-            gates, values = kept[rows].split(hidden, 1)
-            active, product, dproduct, sigmoid = (
-                take(name, x, len(dy), hidden) for name in ("active", "product", "dproduct", "sigmoid")
+            active, product, dproduct, dgate = (
+                take(name, x, len(dy), hidden) for name in ("active", "product", "dproduct", "gate")
             )
             torch.mm(dy, out_weight, out=dproduct)
-            torch.sigmoid(gates, out=sigmoid)
-            torch.mul(gates, sigmoid, out=active)
-            torch.mul(active, values, out=product)
+            torch.ops.aten.silu.out(gates[rows], out=active)
+            torch.mul(active, values[rows], out=product)
             if inner is not None:
                 dropped = inner[at].reshape(-1, hidden)
                 product.mul_(dropped)
                 dproduct.mul_(dropped)
             dout.addmm_(dy.t(), product, beta=min(rows.start, 1))
             dout_bias += dy.sum(0)
-            dmade = take("made", x, len(dy), 2 * hidden)
-            torch.mul(dproduct, active, out=dmade[:, hidden:])
-            # The slope of silu is sigmoid + silu (1 - sigmoid) = silu + sigmoid (1 - silu).
-            slope = torch.lerp(active, one, sigmoid, out=active)
-            torch.mul(dproduct.mul_(values), slope, out=dmade[:, :hidden])
-            dinto_bias.addmv_(dmade.t(), one.expand(len(dy)).contiguous())
-            branch.backward(x[at], dmade, grad[at], dx[at], rows.start == 0)
+            dvalue = active.mul_(dproduct)
+            dactive = dproduct.mul_(values[rows])
+            torch.ops.aten.silu_backward.grad_input(dactive, gates[rows], grad_input=dgate)
+            dinto_bias[0] += dgate.sum(0)
+            dinto_bias[1] += dvalue.sum(0)
+            branch.backward(x[at], [dgate, dvalue], grad[at], dx[at], rows.start == 0)
+        dinto_bias = dinto_bias.flatten()
         return dx, branch.dweight, branch.dbias, branch.dlinear, dinto_bias, dout, dout_bias, None, None, None
 
 
@@ -317,16 +305,16 @@ def gate_tiles(
     epsilon: float,
     kept: dict[str, Tensor],
 ) -> Tensor:
-    """Compute `gate`; gates and values, "made", are written to `kept` if it has a place for them."""
+    """Compute `gate`; "gate" and "value" (row, hidden) are written to `kept` if it has places for them."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for at, rows in tiles(x, len(into_weight)):
+    hidden = out_weight.shape[1]
+    for at, rows in tiles(x, hidden):
         tile = x[at]
         normed = functional.layer_norm(tile, norm_weight.shape, norm_weight, norm_bias, epsilon).flatten(0, 2)
-        made = space("made", x, kept, rows, len(normed), len(into_weight))
-        torch.addmm(into_bias, normed, into_weight.t(), out=made)
-        gates, values = made.chunk(2, 1)
-        product = take("product", x, *gates.shape)
-        torch.ops.aten.silu.out(gates, out=product).mul_(values)
+        gates, values = (space(name, x, kept, rows, len(normed), hidden) for name in ("gate", "value"))
+        torch.addmm(into_bias[:hidden], normed, into_weight[:hidden].t(), out=gates)
+        torch.addmm(into_bias[hidden:], normed, into_weight[hidden:].t(), out=values)
+        product = torch.ops.aten.silu.out(gates, out=take("product", x, *gates.shape)).mul_(values)
         if inner is not None:
             product.mul_(inner[at].reshape(product.shape))
         branch = torch.addmm(out_bias, product, out_weight.t(), out=take("branch", x, *normed.shape))
@@ -349,20 +337,24 @@ class Branch:
         self.dweight, self.dbias = torch.zeros_like(weight), torch.zeros_like(bias)
         self.dlinear = torch.empty_like(linear)
 
-    def backward(self, x: Tensor, dmade: Tensor, grad: Tensor, dx: Tensor, first: bool) -> None:
+    def backward(self, x: Tensor, dmade: list[Tensor], grad: Tensor, dx: Tensor, first: bool) -> None:
         """Write the gradient of a tile to dx, and sum up those of the parameters.
 
         Args:
             x: (batch, time, place, dim) a tile of the input.
-            dmade: (row, features) gradient of what the linear map made.
+            dmade: gradients of what the linear map made, (row, some of the features) each.
             grad: the gradient of the output, which reaches x along the residual too.
             dx: shaped like x, written to.
             first: whether this is the first tile.
         """
         rows, dim = rows_of(x, "x"), self.weight.shape
         normed, mean, rstd = torch.native_layer_norm(rows, dim, self.weight, self.bias, self.epsilon)
-        self.dlinear.addmm_(dmade.t(), normed, beta=0 if first else 1)
-        dnormed = torch.mm(dmade, self.linear, out=take("branch", x, *rows.shape))
+        dnormed, start = take("branch", x, *rows.shape), 0
+        for part in dmade:
+            features = slice(start, start + part.shape[1])
+            self.dlinear[features].addmm_(part.t(), normed, beta=0 if first else 1)
+            dnormed.addmm_(part, self.linear[features], beta=min(start, 1))
+            start = features.stop
         back, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
             dnormed, rows, dim, mean, rstd, self.weight, self.bias, [True, True, True]
         )

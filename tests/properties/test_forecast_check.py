@@ -91,7 +91,6 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         lambda ds: ds.rename(prediction_timedelta="lead_time"),
         "lead_time",
         "called prediction_timedelta",
-        "",
     ),
     "init_time": (lambda ds: ds.rename(time="init_time"), "init_time", "called time"),
     "lat": (lambda ds: ds.rename(latitude="lat"), "lat", "called latitude"),

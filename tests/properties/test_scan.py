@@ -110,9 +110,11 @@ def test_equals_the_definition(shape, constant, dtype):
     batch, time, *_ = shape
     for reverse in (False, True):
         a, b, initial = inputs(*shape, dtype=dtype, constant=constant)
-        compare(a, b, initial, reverse=reverse)
         segments = (torch.arange(time) // 9 % 2).expand(batch, time)
-        compare(a, b, None, reverse=reverse, segments=segments)
+        if time < 1000 or reverse:  # the definition takes its time
+            compare(a, b, initial, reverse=reverse)
+        if time < 1000 or not reverse:
+            compare(a, b, None, reverse=reverse, segments=segments)
 
 
 @pytest.mark.usefixtures("form")

@@ -323,8 +323,9 @@ def launch(
     marks = None if starts is None else starts.to(torch.int8).contiguous()
     entered = initial
     if chunks > 1:
-        of_one = torch.empty(batch, chunks, *initial.shape[1:], dtype=wide_dtype(a), device=b.device)
-        of_zero = torch.empty_like(of_one, dtype=initial.dtype)
+        made = (batch, chunks, *initial.shape[1:])
+        of_one = torch.empty(made, dtype=wide_dtype(a), device=b.device)
+        of_zero = torch.empty(made, dtype=initial.dtype, device=b.device)
         grid = batch * chunks, blocks
         chunk_kernel[grid](factors, added, marks, reals(of_one), reals(of_zero), *counts, **shape)
         begun = None if starts is None else starting_chunks(starts, chunks, rounds * UNROLLED, reverse, leaving)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from wavecast.core.block import Block, Frames, mask_beyond
-from wavecast.core.convssm import ConvS5Layer, FieldState
+from wavecast.core.convssm import ConvS5Layer
 from wavecast.core.frame_layers import EPSILON, FrameConvolution, FrameGroupNorm, FrameUpsampling, recomputed
 from wavecast.core.groups import Chain
 from wavecast.core.hippo import truncated_normal
@@ -27,7 +27,7 @@ from wavecast.core.state import State
 
 DEPTHS = (64, 128, 256)
 RESIDUAL_SCALE = 0.1
-FRAMES_AT_ONCE = 16  # of all batch rows together, without gradients: what they need stays in the processor's cache
+FRAMES_AT_ONCE = 16  # of all batch rows together, where no frame need be kept: more are no faster
 
 
 class ConvS5(Chain):
@@ -51,8 +51,8 @@ class ConvS5(Chain):
         clip: the eigenvalues, see `ConvSSM`.
         discretization: "accurate" or "published", see `ConvSSM`.
         boundary: "zeros" (published) or "longitude" (global grids), see `convolve_frames`.
-        checkpoint_layers: in training keep of each sequence layer only its input and compute it again for the gradient:
-            memory for long sequences against a third more time.
+        checkpointing: in training keep only the input of encoder, decoder and each sequence layer, and compute the rest
+            again for the gradient: memory for long sequences against about a third more time.
 
     Attributes:
         multiple: of rows and columns that frames must fill.
@@ -76,28 +76,28 @@ class ConvS5(Chain):
         clip: bool = True,
         discretization: str = "accurate",
         boundary: str = "zeros",
-        checkpoint_layers: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         sequence = (
             ConvS5Layer(width, size, kernel, state_blocks, nonlinearity, groups, clip, discretization, boundary)
             for _ in range(layers)
         )
         outputs = output_channels or channels
+        each_frame = CheckpointedFrames if checkpointing else Frames
         super().__init__(
-            encoder=Frames(FrameEncoder(channels, depths, frame_blocks, groups, boundary)),
+            encoder=each_frame(FrameEncoder(channels, depths, frame_blocks, groups, boundary)),
             entry=Frames(Entry(depths[-1], width, action_path)),
-            sequence=Layers(*sequence, checkpoint_layers=checkpoint_layers),
-            decoder=Frames(FrameDecoder(width, outputs, depths, frame_blocks, groups, bounded, boundary)),
+            sequence=CheckpointedLayers(*sequence) if checkpointing else Chain(*sequence),
+            decoder=each_frame(FrameDecoder(width, outputs, depths, frame_blocks, groups, bounded, boundary)),
         )
         self.multiple = 2 ** (len(depths) - 1)
 
     def step(self, x: Tensor, state: State, last: bool, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Forecast; without gradients a few frames at a time, as a stream would."""
-        frames = max(1, FRAMES_AT_ONCE // max(1, x.shape[0]))
-        if torch.is_grad_enabled() or x.shape[1] <= frames:
+        if torch.is_grad_enabled() or not x.numel():
             return super().step(x, state, last)
         outputs = []
-        for piece in x.split(frames, 1):
+        for piece in few_frames(x):
             y, state = super().step(piece, state, last=False)
             outputs.append(y)
         return torch.cat(outputs, 1), state
@@ -107,29 +107,38 @@ class ConvS5(Chain):
         return self.step(mask_beyond(x, lengths), None, True)
 
 
-class Layers(Chain):
-    """Sequence layers in a row, which may keep only their inputs for the gradient.
+def few_frames(x: Tensor) -> tuple[Tensor, ...]:
+    """Cut a sequence into pieces of a few frames, all batch rows together."""
+    return x.split(max(1, FRAMES_AT_ONCE // x.shape[0]), 1)
 
-    Args:
-        layers: in their order.
-        checkpoint_layers: compute each again when its gradient is needed.
-    """
 
-    def __init__(self, *layers: ConvS5Layer, checkpoint_layers: bool = False) -> None:
-        super().__init__(*layers)
-        self.checkpoint_layers = checkpoint_layers
+class CheckpointedLayers(Chain):
+    """Blocks in a row of which only the inputs are kept for the gradient."""
 
     def step(
-        self, x: Tensor, state: tuple[FieldState, ...] | None, last: bool, lengths: Tensor | None = None
+        self, x: Tensor, state: tuple[State, ...] | None, last: bool, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """Run the layers on."""
-        if not (self.checkpoint_layers and torch.is_grad_enabled()):
+        """Run the blocks on."""
+        if not torch.is_grad_enabled():
             return super().step(x, state, last, lengths)
         after = []
-        for layer, before in zip(self.parts(), state or [None] * len(self.order), strict=True):
-            x, one = checkpoint(layer.step, x, before, last, use_reentrant=False, preserve_rng_state=False)
+        for block, before in zip(self.parts(), state or [None] * len(self.order), strict=True):
+            x, one = checkpoint(block.step, x, before, last, use_reentrant=False, preserve_rng_state=False)
             after.append(one)
         return x, tuple(after)
+
+
+class CheckpointedFrames(Frames):
+    """A map of single frames of which only the input is kept for the gradient, which takes a few frames at a time."""
+
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Map the frames."""
+        if not torch.is_grad_enabled() or not x.numel():
+            return super().step(x, state, last)
+        pieces = [
+            checkpoint(self.function, piece, use_reentrant=False, preserve_rng_state=False) for piece in few_frames(x)
+        ]
+        return torch.cat(pieces, 1), ()
 
 
 class FrameEncoder(nn.Module):

@@ -132,9 +132,7 @@ def score(
             valid,
             known,
         ).run()
-        results[name].attrs = {
-            key: forecast[parts[0]].attrs[key] for key in ("units",) if key in forecast[parts[0]].attrs
-        }
+        results[name].attrs = {k: v for k, v in forecast[parts[0]].attrs.items() if k == "units"}
         _tell_missing(name, results[name])
     scores = xr.Dataset(results, coords={"prediction_timedelta": forecast.prediction_timedelta.copy(data=leads)})
     scores = scores.assign_coords(initial_times=("prediction_timedelta", known.sum(0)))

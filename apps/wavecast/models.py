@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME|FILE")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="where convert writes (.)")
     parser.add_argument("--weights", metavar="FILE|DIR", help="official weights that were fetched by other means")
+    parser.add_argument("--half", action="store_true", help="convert to half precision: half the bytes")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     talk_arguments(parser)
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verb == "pull":
         return pull(args.name, args.weights, args.quiet)
     if args.verb == "convert":
-        return convert(Path(args.name), Path(args.output or "."), args.overwrite, args.quiet)
+        return convert(Path(args.name), Path(args.output or "."), args.overwrite, args.quiet, args.half)
     return verify(args.name, args.quiet)
 
 
@@ -197,8 +198,8 @@ def read_official(path: Path) -> "dict[str, Tensor]":
     return convert_state(unwrap(load_pickle(path)))
 
 
-def convert(path: Path, folder: Path, overwrite: bool = False, quiet: bool = False) -> int:
-    """Write safetensors and card for official weights, or for a checkpoint of `wavecast train`.
+def convert(path: Path, folder: Path, overwrite: bool = False, quiet: bool = False, half: bool = False) -> int:
+    """Write safetensors and card for official weights, or for a checkpoint of `wavecast train`, in fp16 if asked to.
 
     Raises:
         WavecastError: the file is none of these, or the target exists.
@@ -216,7 +217,7 @@ def convert(path: Path, folder: Path, overwrite: bool = False, quiet: bool = Fal
         if target.exists() and not overwrite:
             raise WavecastError(f"{target} exists", "give --overwrite, or another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"{save_model(network, card, folder).file}", quiet)
+    say(f"{save_model(network, card, folder, half).file}", quiet)
     return 0
 
 

@@ -105,10 +105,10 @@ def forecaster(version: str) -> tuple[Callable[[Tensor], Tensor], ConvS5]:
     """Build a version, and the network that holds its weights.
 
     Args:
-        version: "plain", "wavecast", or "wavecast checkpointed" (layers computed again for the gradient).
+        version: "plain", "wavecast", or "wavecast checkpointed" (computed again for the gradient).
     """
     torch.manual_seed(0)
-    network = ConvS5(checkpoint_layers=version == "wavecast checkpointed")
+    network = ConvS5(checkpointing=version == "wavecast checkpointed")
     if version != "plain":
         return lambda frames: network(frames)[0], network
     weights = dict(network.named_parameters())

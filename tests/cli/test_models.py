@@ -330,6 +330,11 @@ def test_convert_a_checkpoint_of_training(wavecast, tmp_path, narrow):
     converted = load_network(find_model(str(tmp_path / "out" / "frcrn.mine.safetensors"))).state_dict()
     for name, tensor in load_network(find_model(str(path))).state_dict().items():
         assert torch.equal(converted[name], tensor)
+    assert wavecast("models", "convert", path, "-o", tmp_path / "half", "--half").code == 0
+    half = load_file(tmp_path / "half" / "frcrn.mine.safetensors")
+    assert {tensor.dtype for tensor in half.values() if tensor.is_floating_point()} == {torch.float16}
+    for name, tensor in half.items():
+        torch.testing.assert_close(tensor.to(converted[name].dtype), converted[name], rtol=1e-3, atol=1e-6)
 
 
 def test_the_card_tells_the_pinned_file_from_others(wavecast, tmp_path, pinned, wrapped):

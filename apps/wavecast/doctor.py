@@ -13,12 +13,14 @@ import wavecast
 from wavecast.console import JsonReport, talk_arguments
 from wavecast.core.errors import WavecastError
 
-NEEDED = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "av", "safetensors", "pytorch-lightning")
+NEEDED = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "av", "xarray", "zarr", "h5netcdf")
+NEEDED += ("safetensors", "pytorch-lightning")
 OPTIONAL = {
     "matplotlib": "pip install 'wavecast[plot]' for --plot",
     "pesq": "pip install 'wavecast[metrics]' for PESQ",
     "pystoi": "pip install 'wavecast[metrics]' for STOI",
     "lhotse": "pip install 'wavecast[lhotse]' for lhotse manifests",
+    "cfgrib": "pip install 'wavecast[grib]' for GRIB files",
     "tensorboard": "pip install 'wavecast[tensorboard]' for TensorBoard logs",
 }
 ROOM = 2 << 30  # bytes on the cache's disk below which fetching weights may fail

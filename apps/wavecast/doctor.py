@@ -13,8 +13,10 @@ import wavecast
 from wavecast.console import JsonReport, talk_arguments
 from wavecast.core.errors import WavecastError
 
-NEEDED = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "av", "xarray", "zarr", "h5netcdf")
-NEEDED += ("safetensors", "pytorch-lightning")
+NEEDED = (
+    *("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "av", "xarray", "zarr", "h5netcdf"),
+    *("safetensors", "pytorch-lightning"),
+)
 OPTIONAL = {
     "matplotlib": "pip install 'wavecast[plot]' for --plot",
     "pesq": "pip install 'wavecast[metrics]' for PESQ",

@@ -161,8 +161,9 @@ class GatedUnit(nn.Module):
 
 
 def is_fast(x: Tensor) -> bool:
-    """Tell whether the CPU form computes: it is for plain precision; autocast knows only torch's own operators."""
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    """Tell whether the CPU form computes: in fp32 and fp64; autocast knows only torch's own operators."""
+    plain = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return plain and x.device.type == "cpu"
 
 
 def branch_noise(x: Tensor, dropout: float, drop_path: float) -> Tensor | None:

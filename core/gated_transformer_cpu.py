@@ -4,9 +4,9 @@ Most of the time goes into matrix products, which this shares with the plain for
 - A tile of sequences goes through norm, products and residual before the next begins, and what lies between lives in
   buffers that every call uses again. Fresh memory costs more than the arithmetic on it: the system hands it out page
   by page, zeroed.
-- Training keeps less than half as much as the plain form: of the unit gates and values, of attention what goes into
-  its products, sorted by head. What is cheap is computed again, and so are the weights of long sequences.
-- Gate and value lie in buffers of their own: rows side by side in one cost the activation half as much again.
+- Training keeps the gates and values of a unit, half of what the plain form keeps of it, and of attention what goes
+  into its products, sorted by head. Norms, activations and the weights of long sequences are computed again.
+- Gates and values lie in buffers of their own: the activation is slower on rows that alternate with others.
 
 Attention over short sequences is two batched products and a softmax: there `scaled_dot_product_attention` is slower,
 which reads long ones without a copy. Gradients are of first order.

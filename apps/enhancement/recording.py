@@ -17,7 +17,7 @@ from wavecast.apps.enhancement.inputs import Source
 from wavecast.apps.enhancement.plot import Drawn
 from wavecast.apps.enhancement.progress import Progress
 from wavecast.apps.enhancement.report import Level, Reference
-from wavecast.console import say
+from wavecast.console import raise_if_interrupted, say
 from wavecast.core.errors import WavecastError
 from wavecast.core.resample import Resampler
 from wavecast.core.stream import flushed_denormals
@@ -80,6 +80,7 @@ def enhance_one(
         drawn, frames = Drawn(info.sample_rate) if args.plot else None, 0
         with progress.file(job.source.path, job.seconds) as bar, flushed_denormals():
             for x, y in _enhanced(reader, stream):
+                raise_if_interrupted()
                 levels[0].add(x)
                 levels[1].add(y)
                 if reference is not None:

@@ -19,7 +19,7 @@ from wavecast.apps.forecasting.format import FieldFormat
 from wavecast.apps.forecasting.inference import Forecaster, Method
 from wavecast.apps.forecasting.methods import BASELINES, FITTED, STEPS, BaselineMethod
 from wavecast.cards import known_cards
-from wavecast.console import JsonReport, UsageError, say
+from wavecast.console import JsonReport, UsageError, raise_if_interrupted, say
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.weather_fields import Fields
 from wavecast.datamodules.weather_files import open_fields
@@ -68,6 +68,7 @@ def forecast_all(args: argparse.Namespace) -> int:
                 say(f"{len(places) - len(left)} of {len(places)} were done before", args.quiet)
             for number, k in enumerate(left):
                 for piece in method.pieces(fields, places[k], steps):
+                    raise_if_interrupted()
                     writer.append(k, piece)
                 if len(left) > 1:
                     say(f"{number + 1} of {len(left)}: {show(fields.times[places[k]])}", args.quiet)

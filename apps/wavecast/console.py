@@ -5,11 +5,14 @@ stdout is data, stderr is talk.
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from wavecast.core.errors import WavecastError
@@ -105,6 +108,40 @@ def show_error(message: str, hint: str = "") -> None:
     print(f"wavecast: error: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr, flush=True)
+
+
+PRESSED = threading.Event()
+"""Set when Ctrl-C was pressed."""
+
+
+@contextmanager
+def interrupts_remembered() -> Iterator[None]:
+    """Remember Ctrl-C meanwhile: what is raised while a library calls back into Python may be dropped there."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    PRESSED.clear()
+    signal.signal(signal.SIGINT, _remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _remember(number: int, frame: FrameType | None) -> NoReturn:
+    PRESSED.set()
+    raise KeyboardInterrupt
+
+
+def raise_if_interrupted() -> None:
+    """Stop here if Ctrl-C was pressed and dropped; for the loops of long work.
+
+    Raises:
+        KeyboardInterrupt: it was.
+    """
+    if PRESSED.is_set() and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
 
 
 class JsonReport:

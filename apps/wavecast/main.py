@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 
 import wavecast
-from wavecast.console import Parser, UsageError, did_you_mean, show_error
+from wavecast.console import Parser, UsageError, did_you_mean, interrupts_remembered, show_error
 from wavecast.core.errors import WavecastError
 
 COMMANDS = {
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        return _dispatch(words)
+        with interrupts_remembered():
+            return _dispatch(words)
     except UsageError as error:
         show_error(error.message, error.hint)
         return 2

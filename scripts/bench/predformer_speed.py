@@ -11,8 +11,7 @@ the run. Forward is without gradients, training is forward and backward of a mea
 Times are processor seconds, the least of some repeats in which the two take turns. Every figure has a process of its
 own, so that none inherits another's heap: how often large temporaries go back to the system, and come again page by
 page, is a part of the difference, most of it where nothing was ever trained. Matrix products, which are the same in
-both, are 75 to 90 % of the plain version's time: that bounds what can be gained. Results:
-`results/predformer_speed.json`.
+both, are most of the time: that bounds what can be gained. Results: `results/predformer_speed.json`.
 """
 
 import argparse

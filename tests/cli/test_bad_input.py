@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from wavecast.apps.enhancement import recording
 from wavecast.datamodules import audio_files
 
 RATE = 16000
@@ -478,6 +479,23 @@ def test_a_pipe_without_sound(wavecast, tmp_path, streams, data, text, hint):
     with (tmp_path / "pipe").open() as pipe:
         streams(stdin=pipe)
         wavecast.fails(1, text, "enhance", "-", hint=hint)
+
+
+def test_ctrl_c_that_a_library_drops(wavecast, sound, tmp_path, monkeypatch):
+    """Pressed while Python clears up an object, where no exception gets out: the work stops at the next block."""
+
+    class Cleared:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    monkeypatch.setattr(recording.Level, "add", lambda *_: Cleared() and None)
+    said = wavecast("enhance", sound("a.wav", seconds=8), "-o", f"{tmp_path}/out/")
+    assert [one.exc_type for one in dropped] == [KeyboardInterrupt] * 2
+    assert (said.code, said.out) == (130, "")
+    assert "wavecast: error: interrupted" in said.err
+    assert names(tmp_path / "out") == []
 
 
 def test_ctrl_c(sound, tmp_path):

@@ -417,11 +417,15 @@ def test_rollouts_that_cannot_be() -> None:
         rollout(network, x, 0)
 
 
-def test_autocast_and_half_precision_use_the_definition() -> None:
+def test_autocast_and_half_precision_use_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = small_network("fac_ts"), torch.randn(2, 3, 8, 12, 2)
     expected, _ = network(x)
+    monkeypatch.delattr(gated_transformer_cpu, "take")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, _ = network(x)
     assert relative(found.float(), expected) < 0.1
     found.float().square().mean().backward()
     assert network.embedding.linear.weight.grad.isfinite().all()
+    half, _ = network.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert relative(half.float(), expected) < 0.1

@@ -481,7 +481,7 @@ def test_a_pipe_without_sound(wavecast, tmp_path, streams, data, text, hint):
         wavecast.fails(1, text, "enhance", "-", hint=hint)
 
 
-def test_ctrl_c_that_a_library_drops(wavecast, sound, tmp_path, monkeypatch):
+def test_ctrl_c_that_a_library_drops(wavecast, sound, tmp_path, monkeypatch, keyboard):
     """Pressed while Python clears up an object, where no exception gets out: the work stops at the next block."""
 
     class Cleared:
@@ -498,7 +498,7 @@ def test_ctrl_c_that_a_library_drops(wavecast, sound, tmp_path, monkeypatch):
     assert names(tmp_path / "out") == []
 
 
-def test_ctrl_c(sound, tmp_path):
+def test_ctrl_c(sound, tmp_path, keyboard):
     """A real signal, sent when the second of two files is being written."""
     first, second = sound("a.wav", seconds=0.1), sound("b.wav", seconds=120)
     out = tmp_path / "out"

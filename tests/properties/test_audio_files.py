@@ -257,7 +257,7 @@ def test_nothing_is_left_when_the_work_stops(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["write", "seek", "tell"])
-def test_an_interrupt_within_libsndfile_is_not_lost(tmp_path, monkeypatch, call):
+def test_an_interrupt_within_libsndfile_is_not_lost(tmp_path, monkeypatch, keyboard, call):
     """What is raised while libsndfile calls our Python would be printed and forgotten."""
     real, calls = getattr(audio_files.Disk, call), []
 

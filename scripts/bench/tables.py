@@ -38,6 +38,8 @@ def quality() -> str:
             f"| {NAMES.get(system, system)} | {row['si_sdr']:.2f} | {row['pesq']:.2f} | {row['stoi']:.3f} "
             f"| {row['dnsmos_ovrl']:.2f} | {cost} |"
         )
+    peak = result["peak_of_silence"]
+    silence = f"digital silence stays below {peak:.0e}" if peak else "digital silence stays silent"
     lines += [
         "",
         f"{result['mixtures']} mixtures of {result['seconds']} s at -5 to 12 dB, voices and noises never trained on; "

@@ -10,6 +10,7 @@ import wavecast as suite
 from wavecast.apps.forecasting.forecast_layout import open_forecast
 from wavecast.apps.forecasting.inference import Forecaster
 from wavecast.datamodules.atmosphere import synthetic_atmosphere, write_weatherbench1, write_weatherbench2
+from wavecast.training import shipped_recipes
 
 HOURS = 96
 SMALL = ["--model.network", "{dim: 16, heads: 2, head_dim: 8, depth: 1, patch: 4}"]
@@ -36,6 +37,12 @@ def trained(request, fields, tmp_path_factory):
     words += ["--data.root", fields, *DATA, "--data.extras", "[hour, latitude]"]
     assert main([str(word) for word in words]) == 0
     return run
+
+
+def test_every_recipe_of_the_forecaster_is_trained_here():
+    """By the fixture `trained`, and on the walk through."""
+    found = {name for name in shipped_recipes() if not name.startswith("enhancement")}
+    assert found == {"forecasting_predformer", "forecasting_convs5", "weatherbench_t2m"}
 
 
 def test_persistence_is_the_last_field(wavecast, fields, tmp_path):

@@ -27,6 +27,7 @@ from wavecast.apps.enhancement.frcrn_windows import Windows, official_gain
 from wavecast.apps.enhancement.high_band import HighBand
 from wavecast.cards import Card, find_model, load_network
 from wavecast.core.block import Block, Frames
+from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.groups import Chain, Fork, Trim
 from wavecast.core.pool import Pool
@@ -361,22 +362,3 @@ def measured_latency(network: Block, block: int, device: torch.device) -> int:
     rounds = int(network.lookahead) // block + 3
     out = sum(y.shape[1] for _ in range(rounds) for y in stream.push(torch.zeros(1, block, device=device)))
     return rounds * block - out + block
-
-
-def choose_device(name: str) -> torch.device:
-    """Choose where to compute.
-
-    Raises:
-        WavecastError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise WavecastError(f"there is no device {name!r}", "give auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise WavecastError(f"no {name} here: {torch.cuda.device_count()} CUDA devices", "give --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise WavecastError(f"device {name!r} is not supported", "give auto, cpu, cuda or cuda:N")
-    return device

@@ -16,11 +16,11 @@ import torch
 import xarray as xr
 from torch import nn
 
-from wavecast.apps.enhancement.inference import choose_device
 from wavecast.apps.forecasting.forecast_layout import forecast_coordinates
 from wavecast.apps.forecasting.format import FieldFormat
 from wavecast.apps.forecasting.steps import pieces
 from wavecast.cards import Card, find_model, load_network
+from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.stream import flushed_denormals
 from wavecast.datamodules.weather_fields import Fields

@@ -117,11 +117,11 @@ PRESSED = threading.Event()
 @contextmanager
 def interrupts_remembered() -> Iterator[None]:
     """Remember Ctrl-C meanwhile: what is raised while a library calls back into Python may be dropped there."""
+    PRESSED.clear()
     handler = signal.getsignal(signal.SIGINT)
     if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
         return
-    PRESSED.clear()
     signal.signal(signal.SIGINT, _remember)
     try:
         yield

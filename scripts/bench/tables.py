@@ -43,8 +43,8 @@ def quality() -> str:
     lines += [
         "",
         f"{result['mixtures']} mixtures of {result['seconds']} s at -5 to 12 dB, voices and noises never trained on; "
-        f"PESQ of clean speech through the model {result['pesq_of_clean']:.2f}, {silence}. One thread, frame by frame, "
-        f"a busy machine. `scripts/bench/enhance_quality.py`, {source(result)}.",
+        f"PESQ of clean speech through the model {result['pesq_of_clean']:.2f}, {silence}. CPU seconds on one "
+        f"thread, frame by frame, over {result.get('cost_mixtures', result['mixtures'])} of them. `scripts/bench/enhance_quality.py`, {source(result)}.",
     ]
     return "\n".join(lines)
 

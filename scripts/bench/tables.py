@@ -38,13 +38,13 @@ def quality() -> str:
             f"| {NAMES.get(system, system)} | {row['si_sdr']:.2f} | {row['pesq']:.2f} | {row['stoi']:.3f} "
             f"| {row['dnsmos_ovrl']:.2f} | {cost} |"
         )
-    peak = result["peak_of_silence"]
+    peak, timed = result["peak_of_silence"], result.get("cost_mixtures", result["mixtures"])
     silence = f"digital silence stays below {peak:.0e}" if peak else "digital silence stays silent"
     lines += [
         "",
         f"{result['mixtures']} mixtures of {result['seconds']} s at -5 to 12 dB, voices and noises never trained on; "
         f"PESQ of clean speech through the model {result['pesq_of_clean']:.2f}, {silence}. CPU seconds on one "
-        f"thread, frame by frame, over {result.get('cost_mixtures', result['mixtures'])} of them. `scripts/bench/enhance_quality.py`, {source(result)}.",
+        f"thread, frame by frame, over {timed} of them. `scripts/bench/enhance_quality.py`, {source(result)}.",
     ]
     return "\n".join(lines)
 

@@ -71,7 +71,10 @@ class Stream:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Round subnormal numbers to zero meanwhile: silence after speech is full of them, and they cost 60 times more."""
+    """Round subnormal numbers to zero meanwhile: silence after speech is full of them, and they cost 60 times more.
+
+    It is the thread that rounds. A generator must not yield inside: abandoned there, it would leave its thread so.
+    """
     already = bool(torch.tensor(1e-40) * 1 == 0)
     torch.set_flush_denormal(True)
     try:

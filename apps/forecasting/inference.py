@@ -22,7 +22,6 @@ from wavecast.apps.forecasting.steps import pieces
 from wavecast.cards import Card, find_model, load_network
 from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
-from wavecast.core.stream import flushed_denormals
 from wavecast.datamodules.weather_fields import Fields
 from wavecast.datamodules.weather_files import open_fields
 from wavecast.datamodules.weather_times import HOUR, show
@@ -149,10 +148,9 @@ class Forecaster:
         times = instants(fields, first, self.history + steps)
         ahead = self.format.known_ahead(self._statics(fields)).planes(times)
         seen, known = (torch.from_numpy(x)[None].to(self.device) for x in (past, ahead))
-        with flushed_denormals():
-            for piece in pieces(self.network, seen, known, steps, self.format.increments):
-                values = scale.denormalize(piece[0].float().cpu().numpy())
-                yield {name: np.ascontiguousarray(values[..., k]) for k, name in enumerate(channels)}
+        for piece in pieces(self.network, seen, known, steps, self.format.increments):
+            values = scale.denormalize(piece[0].float().cpu().numpy())
+            yield {name: np.ascontiguousarray(values[..., k]) for k, name in enumerate(channels)}
 
     def _statics(self, fields: Fields) -> dict[str, np.ndarray]:
         wanted = [name for name in self.format.extras if name not in CYCLES]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wavecast.core.block import Block
+from wavecast.core.stream import flushed_denormals
 
 
 def forecast(network: Block, past: Tensor, known: Tensor, steps: int, increments: bool = False) -> Tensor:
@@ -44,7 +45,8 @@ def frames(network: Block, past: Tensor, known: Tensor, steps: int, increments: 
     x, state, seen = past, None, 0
     for _ in range(steps):
         here = torch.cat([x, known[:, seen : seen + x.shape[1]]], -1)
-        y, state = network(filled(here, network), state, last=False)
+        with flushed_denormals():
+            y, state = network(filled(here, network), state, last=False)
         y = y[:, -1:, : past.shape[2], : past.shape[3], : past.shape[4]]
         seen += x.shape[1]
         x = y + x[:, -1:] if increments else y
@@ -56,7 +58,9 @@ def windows(network: Block, past: Tensor, known: Tensor, steps: int, increments:
     history, done = past.shape[1], 0
     while done < steps:
         here = torch.cat([past, known[:, done : done + history]], -1)
-        y = network(filled(here, network))[0][:, :, : past.shape[2], : past.shape[3], : past.shape[4]]
+        with flushed_denormals():
+            y, _ = network(filled(here, network))
+        y = y[:, :, : past.shape[2], : past.shape[3], : past.shape[4]]
         y = (y + past[:, -1:] if increments else y)[:, : steps - done]
         done += y.shape[1]
         past = torch.cat([past, y], 1)[:, -history:]

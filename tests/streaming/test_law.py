@@ -215,8 +215,11 @@ def test_stream_refuses_training_mode_and_odd_blocks():
     assert Stream(unet().eval(), 60).flush() == []
 
 
-def test_denormals_are_flushed_only_inside():
+@pytest.mark.parametrize("before", [False, True])
+def test_denormals_are_flushed_only_inside(before):
     tiny = torch.tensor(1e-40)
+    torch.set_flush_denormal(before)
     with flushed_denormals():
         assert tiny * 1 == 0
-    assert tiny * 1 != 0
+    assert (tiny * 1 == 0) == before
+    torch.set_flush_denormal(False)

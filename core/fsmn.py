@@ -125,10 +125,12 @@ class DeepFSMN(Skip):
         channels: in and out.
         hidden: between the linear layers.
         memory: of the layer: `Memory`, `DilatedDense`, or another block over the same channels.
+        norm: normalize each step over its channels first, so that many layers train.
     """
 
-    def __init__(self, channels: int, hidden: int, memory: Block) -> None:
-        project = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels, bias=False))
+    def __init__(self, channels: int, hidden: int, memory: Block, norm: bool = False) -> None:
+        linear = nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels, bias=False)
+        project = nn.Sequential(*([nn.LayerNorm(channels)] if norm else []), *linear)
         super().__init__(Chain(project=Frames(project), memory=memory))
 
 

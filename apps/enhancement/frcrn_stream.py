@@ -3,13 +3,15 @@
 After Zhao, Ma, Watcharasupat, Gan: "FRCRN: Boosting Feature Representation Using Frequency Recurrence for Monaural
 Speech Enhancement", ICASSP 2022. Weights that load: `frcrn.stream16k`, our own; none of the published FRCRN.
 
-Kept from the paper: convolutional encoder and decoder over frequency, feedforward sequential memory (FSMN) along
-frequency and along time, squeeze-excitation on the skip connections, a complex mask. Different:
+Kept from the paper: convolutional encoder and decoder over frequency with skip connections, feedforward sequential
+memory (FSMN) at the bottom, a complex mask. Different:
 - causal throughout: every look back is finite or a running mean, so the latency is one window (32 ms);
 - real features of the power-compressed spectrum on bands of hearing, relative to a running level, so that a whisper
   and a shout look alike; the published network works on the raw complex spectrum;
-- one U-Net, with all FSMN layers at its bottom, where time and frequency memories share the linear layers;
-- squeeze-excitation over running statistics (the published one averages over the whole signal);
+- one narrow U-Net, at whose bottom deep FSMN layers see all bands at once: few large matrix products, which processors
+  train several times faster than memories along time and along frequency, band by band;
+- squeeze-excitation on the skip connections is an option, over running statistics (the published one averages over the
+  whole signal);
 - the mask is a short filter over the latest frames (deep filtering: Mack and Habets 2020).
 
 Axes: batch time freq channel.
@@ -22,9 +24,8 @@ from torch import Tensor, nn
 
 from wavecast.core.block import Block, Frames, Window
 from wavecast.core.convolution import FrequencyConvolution, FrequencyUpsampling
-from wavecast.core.frequency import EachFrequency
-from wavecast.core.groups import Chain, Fork, Trim
-from wavecast.core.plane_fsmn import FrequencyMemory, FullBandFSMN, PlaneFSMN
+from wavecast.core.fsmn import DeepFSMN, TimeMemory
+from wavecast.core.groups import Chain, Fork, Trim, identity
 from wavecast.core.spectral import STFT, Bands, InverseSTFT
 from wavecast.core.squeeze_excitation import RunningSqueezeExcitation, SpatialChannelSqueezeExcitation
 from wavecast.core.state import State
@@ -36,6 +37,7 @@ SLOPE = 0.1
 FEATURES = 4
 CHUNK = 32  # frames of a chunk of attention: half a second
 EXCITATIONS: dict[str, Callable[[int], Block]] = {
+    "none": lambda _: identity(),
     "se": RunningSqueezeExcitation,
     "scse": SpatialChannelSqueezeExcitation,
 }
@@ -49,17 +51,15 @@ class FRCRNStream(Trim):
         bands: of the features and the mask; a multiple of 8.
         single_bins: lowest bins that are bands of their own.
         channels: after each of the three encoder layers, which halve the bands.
-        layers: FSMN layers over the plane at the bottom.
-        hidden: inside an FSMN layer.
-        full_band: width of the FSMN layers that see all bands at once, after the first and the middle plane layer.
-        times: taps along time of every memory.
-        freqs: taps along frequency, odd.
-        dilations: frames between the taps along time, one a layer, repeated when there are more layers.
+        layers: of memory at the bottom.
+        hidden: inside such a layer.
+        times: taps along time of its memory.
+        dilations: frames between the taps, one a layer, repeated when there are more layers.
         filter_taps: frames that the mask filters over.
         level_decay: of the running level, from frame to frame.
         sample_rate: in hertz.
-        memory: along time at the bottom, "fsmn" or "tcnca" (dilated convolutions and attention within chunks).
-        excitation: on the skip connections, "se" or "scse" (spatial beside channel).
+        memory: at the bottom, "fsmn" or "tcnca" (dilated convolutions and attention within chunks).
+        excitation: on the skip connections, "none", "se" or "scse" (spatial beside channel).
 
     Raises:
         ValueError: there is no such memory or excitation.
@@ -70,18 +70,16 @@ class FRCRNStream(Trim):
         window: int = 512,
         bands: int = 128,
         single_bins: int = 64,
-        channels: tuple[int, int, int] = (16, 32, 64),
+        channels: tuple[int, int, int] = (16, 24, 32),
         layers: int = 4,
-        hidden: int = 128,
-        full_band: int = 128,
+        hidden: int = 192,
         times: int = 8,
-        freqs: int = 15,
         dilations: tuple[int, ...] = (1, 2, 4, 8),
         filter_taps: int = 3,
         level_decay: float = 0.99,
         sample_rate: int = 16_000,
         memory: str = "fsmn",
-        excitation: str = "se",
+        excitation: str = "none",
     ) -> None:
         if memory not in ("fsmn", "tcnca") or excitation not in EXCITATIONS:
             raise ValueError(
@@ -92,21 +90,16 @@ class FRCRNStream(Trim):
         first, second, third = channels
         scale = Bands(window // 2 + 1, single_bins, bands, sample_rate)
 
-        bottom: dict[str, Block] = {}
+        width = bands // 8 * third
+        bottom: dict[str, Block] = {"flatten": Frames(nn.Flatten(2))}
         for i in range(layers):
-            dilation = dilations[i % len(dilations)]
             if memory == "fsmn":
-                bottom[f"plane{i}"] = PlaneFSMN(third, hidden, times, dilation, freqs)
+                taps = TimeMemory(width, times, dilations[i % len(dilations)])
+                bottom[f"layer{i}"] = DeepFSMN(width, hidden, taps, norm=True)
             else:
-                bottom[f"plane{i}"] = plane_tcnca(third, hidden, freqs)
-            if i in (0, layers // 2):
-                bottom[f"full{i}"] = FullBandFSMN(bands // 8, third, full_band, times, dilation)
-        deep = Chain(
-            down=encoder(second, third, 3, norm=False),
-            **bottom,
-            excite=excite(third),
-            up=decoder(third, second),
-        )
+                bottom[f"layer{i}"] = TCNCA(width, hidden // 4, hidden // 2, chunk=CHUNK, taps=3, factor=3, layers=3)
+        bottom["unflatten"] = Frames(nn.Sequential(nn.LayerNorm(width), nn.Unflatten(2, (bands // 8, third))))
+        deep = Chain(down=encoder(second, third, 3, norm=False), **bottom, up=decoder(third, second))
         middle = Chain(
             down=encoder(first, second, 3),
             across=Fork(torch.add, deep=deep, skip=excite(second)),
@@ -128,12 +121,6 @@ class FRCRNStream(Trim):
             )
         )
         self.sample_rate = sample_rate
-
-
-def plane_tcnca(channels: int, hidden: int, freqs: int) -> Chain:
-    """TCNCA along the time of each band, then an FSMN memory along frequency; like `PlaneFSMN` in size."""
-    memory = TCNCA(channels, width=hidden // 4, values=hidden // 2, chunk=CHUNK, taps=3, factor=3, layers=3)
-    return Chain(time=EachFrequency(memory), freq=Frames(FrequencyMemory(channels, freqs)))
 
 
 def encoder(inputs: int, outputs: int, freqs: int, norm: bool = True) -> Chain:
@@ -198,9 +185,9 @@ class Mask(nn.Module):
             self.convolution.bias[0] = 0.5  # begin near the identity, so that the first steps hear speech
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve over frequency, expand to bins, bound."""
+        """Convolve over frequency, bound, expand to bins."""
         y = self.convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 1, 3)
-        y = 2 * torch.tanh(self.scale.expand(y))
+        y = self.scale.expand(2 * torch.tanh(y))
         return y.transpose(2, 3).unflatten(3, (self.taps, 2))
 
 

@@ -23,10 +23,10 @@ from wavecast.apps.enhancement.inference import Enhancer, Options
 HERE = Path(__file__).resolve().parent
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},
-    "TCNCA instead of FSMN along time": {"memory": "tcnca"},
-    "scSE instead of SE": {"excitation": "scse"},
+    "TCNCA instead of FSMN": {"memory": "tcnca"},
+    "squeeze-excitation on the skips": {"excitation": "se"},
+    "scSE on the skips": {"excitation": "scse"},
     "a mask of one frame (no deep filter)": {"filter_taps": 1},
-    "without memories over all bands": {"full_band": 1},
 }
 
 

@@ -19,7 +19,7 @@ from wavecast import training
 from wavecast.cards import find_model, load_network
 from wavecast.main import main
 
-SMALL = {"bands": 32, "single_bins": 8, "channels": [4, 4, 8], "layers": 1, "hidden": 8, "full_band": 8}
+SMALL = {"bands": 32, "single_bins": 8, "channels": [4, 4, 8], "layers": 1, "hidden": 8}
 TINY = {
     "model": {"architecture": "frcrn_stream", "network": SMALL, "loss": "spectral", "schedule": "constant"},
     "data": {

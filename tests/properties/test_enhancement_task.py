@@ -148,7 +148,7 @@ def test_noise_free_training_leaves_gradients_alone():
 
 
 def test_latency_is_the_block_and_what_is_held_back():
-    small = {"bands": 32, "single_bins": 8, "channels": [4, 4, 8], "layers": 1, "hidden": 8, "full_band": 8}
+    small = {"bands": 32, "single_bins": 8, "channels": [4, 4, 8], "layers": 1, "hidden": 8}
     network = EnhancementTask("frcrn_stream", small, loss="si_snr").network
     assert latency(network, network.period) == 512
     assert network.training

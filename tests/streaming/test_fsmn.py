@@ -14,7 +14,6 @@ from wavecast.core.fsmn import (
     taps_over_time,
 )
 from wavecast.core.normalization import ChannelPReLU, InstanceNorm, RunningInstanceNorm
-from wavecast.core.plane_fsmn import FrequencyMemory, FullBandFSMN, PlaneFSMN
 from wavecast.core.statistics import RunningMean
 
 
@@ -27,21 +26,13 @@ def test_taps_over_time_are_the_formula(time, taps, dilation, between):
     assert torch.allclose(taps_over_time(x, weight, dilation), expected, atol=1e-12)
 
 
-def test_frequency_memory_is_the_formula():
-    memory, x = FrequencyMemory(4, 5).double(), torch.randn(2, 3, 9, 4, dtype=torch.float64)
-    padded = torch.nn.functional.pad(x, (0, 0, 2, 2))
-    expected = x + sum(memory.weight[:, i] * padded[:, :, i : i + 9] for i in range(5))
-    assert torch.allclose(memory(x), expected, atol=1e-12)
-
-
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_time_memory_keeps_the_law(dilation):
     check_block(TimeMemory(4, 5, dilation), torch.randn(3, 45, 4))
 
 
-def test_layers_keep_the_law():
-    check_block(PlaneFSMN(4, 8, 3, 2, 5), torch.randn(3, 30, 6, 4), silence=1000)
-    check_block(FullBandFSMN(6, 4, 8, 3, 2), torch.randn(3, 30, 6, 4), silence=1000)
+def test_a_normalized_layer_keeps_the_law():
+    check_block(DeepFSMN(4, 8, TimeMemory(4, 3, 2), norm=True), torch.randn(3, 30, 4), silence=1000)
 
 
 @pytest.mark.parametrize("decay", [0.9, 1.0])

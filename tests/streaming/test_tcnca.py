@@ -8,8 +8,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from kit.streaming import check_block
-from wavecast.core.frequency import EachFrequency
-from wavecast.core.normalization import InstanceNorm
 from wavecast.core.tcn import DilatedStack
 from wavecast.core.tcnca import TCNCA, ChunkAttention
 
@@ -119,20 +117,6 @@ def test_tcnca_forgets_what_lies_before_chunk_and_convolutions():
     reached = gradient[0].abs().sum(1) > 0
     assert reached[first:].all()
     assert not reached[:first].any()
-
-
-def test_each_frequency_is_a_row():
-    block, x = TCNCA(6, WIDTH, VALUES, CHUNK).double().eval(), torch.randn(3, 22, 4, 6, dtype=torch.float64)
-    y, _ = EachFrequency(block)(x)
-    for freq in range(4):
-        assert torch.allclose(y[:, :, freq], block(x[:, :, freq])[0], atol=1e-12)
-    check_block(EachFrequency(block), x, silence=1000)
-
-
-def test_each_frequency_hands_lengths_on():
-    block, x = EachFrequency(InstanceNorm(6)).double(), torch.randn(2, 22, 4, 6, dtype=torch.float64)
-    y, _ = block(x, lengths=torch.tensor([22, 9]))
-    assert torch.allclose(y[1:, :9], block(x[1:, :9])[0], atol=1e-12)
 
 
 @pytest.mark.parametrize(("weighting", "bias"), [("sigmoid", "simple"), ("softmax", "alibi")])

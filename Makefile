@@ -21,11 +21,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p wavecast
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt core/ops/scan/native.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,plot,metrics]"
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) build demo *.egg-info core/ops/scan/*.so

@@ -32,24 +32,27 @@ def check_convolution(kernel: int, boundary: str) -> None:
         raise ValueError(f"boundary {boundary!r}\nhint: one of {', '.join(BOUNDARIES)}")
 
 
-def convolve_frames(x: Tensor, weight: Tensor, bias: Tensor | None = None, boundary: str = "zeros") -> Tensor:
+def convolve_frames(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, boundary: str = "zeros", groups: int = 1
+) -> Tensor:
     """Correlate every frame with a kernel, the output as large as the input.
 
     Args:
         x: (batch, time, row, col, in), at least one frame.
-        weight: (out, in, size, size), odd size.
+        weight: (out, in / groups, size, size), odd size.
         bias: (out,), or None.
         boundary: what lies beyond the frame: "zeros" all around, or "longitude": columns go round, zeros beyond the
             first and last row (a global grid).
+        groups: of channels that see each other.
 
     Returns:
         (batch, time, row, col, out).
     """
-    y = correlate(x, weight, bias, weight.shape[2] // 2, boundary)
+    y = correlate(x, weight, bias, weight.shape[2] // 2, boundary, groups)
     return y.contiguous().unflatten(0, x.shape[:2])
 
 
-def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, boundary: str) -> Tensor:
+def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, boundary: str, groups: int = 1) -> Tensor:
     """Correlate every frame with a kernel, that many rows and columns of boundary around it: (frame, row, col, out)."""
     images = x.flatten(0, 1).permute(0, 3, 1, 2)
     columns = around
@@ -57,7 +60,7 @@ def correlate(x: Tensor, weight: Tensor, bias: Tensor | None, around: int, bound
         # As often as it takes to go round: a kernel may be wider than the frame.
         at = torch.arange(-around, images.shape[3] + around, device=x.device) % images.shape[3]
         images, columns = images[..., at].contiguous(memory_format=torch.channels_last), 0
-    return functional.conv2d(images, weight, bias, padding=(around, columns)).permute(0, 2, 3, 1)
+    return functional.conv2d(images, weight, bias, padding=(around, columns), groups=groups).permute(0, 2, 3, 1)
 
 
 class FrameConvolution(nn.Module):
@@ -68,19 +71,21 @@ class FrameConvolution(nn.Module):
         outputs: channels out.
         kernel: rows and columns it reads, odd.
         boundary: see `convolve_frames`.
+        groups: of channels that see each other; as many as channels: every channel on its own.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, boundary: str = "zeros") -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, boundary: str = "zeros", groups: int = 1) -> None:
         super().__init__()
         check_convolution(kernel, boundary)
-        self.boundary = boundary
-        variance = 1 / (inputs * kernel**2)
-        self.weight = nn.Parameter(truncated_normal(outputs, inputs, kernel, kernel, variance=variance))
+        self.boundary, self.groups = boundary, groups
+        seen = inputs // groups
+        variance = 1 / (seen * kernel**2)
+        self.weight = nn.Parameter(truncated_normal(outputs, seen, kernel, kernel, variance=variance))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
-        return convolve_frames(x, self.weight, self.bias, self.boundary)
+        return convolve_frames(x, self.weight, self.bias, self.boundary, self.groups)
 
 
 class FrameUpsampling(nn.Module):

@@ -126,6 +126,19 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     return torch.fft.irfft(spectrum, size, 1)[:, : x.shape[1]]
 
 
+class S5Layer(Chain):
+    """S5, then GELU, dropout and a gated linear unit; (batch, time, channel) to the same.
+
+    Args:
+        channels: of input and output.
+        size: of the real state.
+        dropout: probability, in training.
+    """
+
+    def __init__(self, channels: int, size: int = 64, dropout: float = 0.0) -> None:
+        super().__init__(system=S5(channels, size), mix=Frames(gated(channels, dropout)))
+
+
 class S4DLayer(Chain):
     """S4D, then GELU, dropout and a gated linear unit that joins the channels; (batch, time, channel) to the same.
 
@@ -136,5 +149,9 @@ class S4DLayer(Chain):
     """
 
     def __init__(self, channels: int, size: int = 64, dropout: float = 0.0) -> None:
-        mix = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(channels, 2 * channels), nn.GLU())
-        super().__init__(system=S4D(channels, size), mix=Frames(mix))
+        super().__init__(system=S4D(channels, size), mix=Frames(gated(channels, dropout)))
+
+
+def gated(channels: int, dropout: float) -> nn.Sequential:
+    """Build what follows a system: an activation, dropout and a gated linear unit."""
+    return nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(channels, 2 * channels), nn.GLU())

@@ -16,19 +16,18 @@ import signal
 import stat
 import sys
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
-from uuid import uuid4
 
 import numpy as np
 import soundfile
 
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules import riff
+from wavecast.datamodules.new_files import NewFile, writing
 from wavecast.datamodules.riff import ENCODINGS, ByteSource, SampleFormat
 
 TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license", "software")
@@ -317,13 +316,8 @@ class FileWriter(AudioWriter):
 
     def __init__(self, path: Path, info: AudioInfo, overwrite: bool) -> None:
         super().__init__(limits=info.subtype not in ("FLOAT", "DOUBLE"))
-        self._path, self._info, self._overwrite = path, info, overwrite
-        self._temporary = path.with_name(f".wavecast-{uuid4().hex}.part")
-        # Known before the file is there: Ctrl-C may come between any two lines.
-        self._remove = weakref.finalize(self, self._temporary.unlink, missing_ok=True)
-        with _writing(path):
-            descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._disk, self._written = Disk(descriptor), 0
+        self._info, self._new = info, NewFile(path, overwrite)
+        self._disk, self._written = Disk(self._new.descriptor), 0
         self._file: Any = None
         try:
             with self._to_disk():
@@ -347,17 +341,14 @@ class FileWriter(AudioWriter):
                 self._file.close()
             if kept and not self._written:
                 self._check_empty()
-            if kept and self._path.exists() and not self._overwrite:
-                raise WavecastError(f"{self._path} exists", "give --overwrite, or another name with -o")
             if kept:
-                with _writing(self._path):
-                    self._temporary.replace(self._path)
+                self._new.keep()
         finally:
             self._discard()
 
     def _check_empty(self) -> None:
         try:
-            soundfile.info(os.fsencode(self._temporary))
+            soundfile.info(os.fsencode(self._new.temporary))
         except (soundfile.LibsndfileError, RuntimeError) as error:
             what = f"{self._info.container} of {self._info.subtype}"
             raise WavecastError(f"{what} cannot hold a recording of no samples", "give --format wav") from error
@@ -365,7 +356,7 @@ class FileWriter(AudioWriter):
     @contextlib.contextmanager
     def _to_disk(self) -> Iterator[None]:
         """Give errors a cure; what the disk said comes before what libsndfile made of it."""
-        with _writing(self._path), interrupts_held():
+        with _to_file(self._new.path), interrupts_held():
             try:
                 yield
             finally:
@@ -377,7 +368,7 @@ class FileWriter(AudioWriter):
             with contextlib.suppress(soundfile.LibsndfileError, RuntimeError):
                 self._file.close()
         os.close(self._disk.descriptor)
-        self._remove()
+        self._new.discard()
 
 
 class Disk:
@@ -564,18 +555,15 @@ def interrupts_held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while writing into an error with a cure."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise WavecastError(f"cannot write {path}: the folder {path.parent} does not exist") from error
-    except OSError as error:
-        raise WavecastError(f"cannot write {path}: {error.strerror}", "check the folder and the space on it") from error
-    except (soundfile.LibsndfileError, RuntimeError, AssertionError) as error:
-        # soundfile asserts that all samples were taken; a full disk takes fewer.
-        reason = _reason(error) or "the disk took no more"
-        raise WavecastError(f"cannot write {path}: {reason}", "check the space on the disk") from error
+def _to_file(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while writing into an error with a cure; libsndfile's errors too."""
+    with writing(path):
+        try:
+            yield
+        except (soundfile.LibsndfileError, RuntimeError, AssertionError) as error:
+            # soundfile asserts that all samples were taken; a full disk takes fewer.
+            reason = _reason(error) or "the disk took no more"
+            raise WavecastError(f"cannot write {path}: {reason}", "check the space on the disk") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -211,6 +211,22 @@ def not_found(name: str, existing: Iterable[str], where: str) -> WavecastError:
     return WavecastError(f"{where} has no {name}", f"{meant}it has {', '.join(names) or 'no variable on a grid'}")
 
 
+def option(name: str, value: str, training: str | None = None) -> str:
+    """Write an option for a hint, as the commands take it and as `wavecast train forecasting` does.
+
+    Args:
+        name: of the option, which is also the argument of `WeatherData` and `open_fields`.
+        value: that cures the error.
+        training: the value in training, where it is written otherwise.
+    """
+    return f"--{name} {value} (in training --data.{name} {training or value})"
+
+
+def units_option(name: str, units: str) -> str:
+    """Write the option that says in which units a variable is, for a hint."""
+    return option("units", f"{name}={units}", f"'{{{name}: {units}}}'")
+
+
 def spelled(units: str) -> str:
     """Bring the spelling of a unit to one form: `m s**-1`, `m s^-1` and `m.s-1` to `m s-1`."""
     plain = re.sub(r"\*\*|\^", "", units.lower())
@@ -234,7 +250,7 @@ def conversion(variable: Variable, units: str | None, where: str = "") -> tuple[
     if spelled(units) not in table:
         raise WavecastError(
             f"{where}{': ' if where else ''}{variable.name} is in {units!r}, which is no unit of it",
-            f"{variable.units} is expected; say what it is by units={{{variable.name!r}: ...}}, "
+            f"{variable.units} is expected; say what it is by {units_option(variable.name, 'UNIT')}: "
             f"one of {', '.join(repr(name) for name in table if name)}",
         )
     return table[spelled(units)]

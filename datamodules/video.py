@@ -8,6 +8,7 @@ epoch: they are cut from what is there to train on, `VideoData` says how.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -15,10 +16,11 @@ from torch.utils.data import DataLoader
 
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.arrays import ARRAY_SUFFIXES
-from wavecast.datamodules.items import Item, ItemsData, Source
+from wavecast.datamodules.items import Item, ItemsData
 from wavecast.datamodules.moving_mnist import OPENSTL_STEP, TEST_SIZE, MovingMNIST, find_digits, read_idx_images
 from wavecast.datamodules.video_files import VIDEO_SUFFIXES
 from wavecast.datamodules.video_windows import (
+    TAXIBJ_VALUES,
     Part,
     Recording,
     Scale,
@@ -36,10 +38,17 @@ VALIDATION_SEED, TEST_SEED = 20_000_003, 20_000_033
 
 
 class Generated:
-    """Moving MNIST, history and horizon, made as it is needed."""
+    """Moving MNIST, history and horizon, made as it is needed.
+
+    Attributes:
+        shape: rows, columns and channels of a frame.
+    """
+
+    rate: float | None = None
 
     def __init__(self, clips: MovingMNIST, history: int, scale: Scale) -> None:
         self._clips, self._history, self._scale = clips, history, scale
+        self.shape = (clips.size, clips.size, 1)
 
     def item(self, k: int) -> Item:
         """Give clip k: inputs and targets, float32 (time, row, col, 1)."""
@@ -121,9 +130,9 @@ class VideoData(ItemsData):
         self.digits_per_clip, self.step_length = digits_per_clip, step_length
         self.items, self.seed = items, seed
         self.validation_items, self.test_items = validation_items, test_items
-        self.train_source: Source | None = None
-        self.validation_source: Source | None = None
-        self.test_source: Source | None = None
+        self.train_source: Generated | Windows | None = None
+        self.validation_source: Generated | Windows | None = None
+        self.test_source: Generated | Windows | None = None
         self.validation_count = self.test_count = 0
 
     def setup(self, stage: str) -> None:
@@ -139,6 +148,26 @@ class VideoData(ItemsData):
             self._open_source()
         if stage == "test" and self.test_source is None:
             self._open_test()
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the frames as plain values, for a checkpoint and its card; the data must be set up."""
+        source = self.train_source or self.test_source
+        if source is None:
+            raise ValueError("the data is not set up\nhint: call setup('fit') or setup('test') first")
+        path, values = self._path(), self.values
+        if values is None and path.is_file() and is_taxibj(path):
+            values = TAXIBJ_VALUES
+        rows, cols, channels = source.shape
+        return {
+            "rows": rows,
+            "cols": cols,
+            "channels": channels,
+            "history": self.history,
+            "horizon": self.horizon,
+            "scale": self.scale,
+            "values": None if values is None else list(values),
+            "rate": source.rate,
+        }
 
     def _open_source(self) -> None:
         path = self._path()

@@ -215,8 +215,9 @@ class AVVideoReader(VideoReader):
         times = self.timestamps()
         _check_frame(self._path, frame, len(times))
         wanted = int(times[frame])
-        self._frames = self._decoded()
-        with contextlib.suppress(av.error.FFmpegError):  # what cannot be sought in is decoded from its beginning
+        self._frames, self._waiting = self._decoded(), None
+        # What cannot be sought in, or not be decoded from there, is decoded from its beginning.
+        with contextlib.suppress(av.error.FFmpegError, WavecastError):
             self._container.seek(wanted, stream=self._stream)
             self._waiting = next(self._frames, None)
         if self._waiting is None or self._waiting.pts is None or self._waiting.pts > wanted:

@@ -14,6 +14,7 @@ from wavecast.datamodules.moving_mnist import is_convs5, is_official_test, open_
 from wavecast.datamodules.video_files import open_video
 
 TAXIBJ = frozenset({"X_train", "Y_train", "X_test", "Y_test"})
+TAXIBJ_VALUES = (-1.0, 1.0)
 Scale = Literal["unit", "symmetric"]
 
 
@@ -23,10 +24,16 @@ class Recording(Protocol):
     Attributes:
         frames: how many.
         shape: rows, columns and channels.
+        rate: frames per second; None: nobody knows.
+        values: black and white in the file's own numbers.
+        whole: whether these are whole numbers.
     """
 
     frames: int
     shape: tuple[int, ...]
+    rate: float | None
+    values: tuple[float, float]
+    whole: bool
 
     def window(self, start: int, frames: int) -> np.ndarray:
         """Read frames from `start` on: float32 (time, row, col, channel) in [0, 1]."""
@@ -43,11 +50,14 @@ class VideoRecording:
         WavecastError: as `open_video`.
     """
 
+    values, whole = (0.0, 255.0), True
+
     def __init__(self, path: Path, channels: int | None = None) -> None:
         self._path, self._channels = path, channels
         with open_video(path, channels) as reader:
             self.frames, info = reader.frame_count(), reader.info
         self.shape: tuple[int, ...] = (info.rows, info.cols, info.channels)
+        self.rate = info.rate
 
     def window(self, start: int, frames: int) -> np.ndarray:
         """Decode from the key frame before the window."""
@@ -72,24 +82,28 @@ class ArrayRecording:
         name: for messages.
     """
 
+    rate: float | None = None
+
     def __init__(self, parts: Sequence[np.ndarray], values: tuple[float, float] | None, name: str) -> None:
         self._parts, self._name, self._checked = parts, name, values is None
-        self._low, self._high = values or (0.0, 255.0 if parts[0].dtype.kind == "u" else 1.0)
+        self.whole = parts[0].dtype.kind == "u"
+        self.values = values or (0.0, 255.0 if self.whole else 1.0)
         self.frames = sum(len(part) for part in parts)
         self.shape = parts[0].shape[1:]
 
     def window(self, start: int, frames: int) -> np.ndarray:
         """Copy the window."""
+        low, high = self.values
         pieces, begin = [], 0
         for part in self._parts:
             pieces.append(part[max(0, start - begin) : max(0, start + frames - begin)])
             begin += len(part)
-        x = (np.concatenate(pieces).astype(np.float32) - self._low) / (self._high - self._low)
+        x = (np.concatenate(pieces).astype(np.float32) - low) / (high - low)
         if not (np.isfinite(x).all() and (not self._checked or (x.min() >= 0 and x.max() <= 1))):
             raise WavecastError(
-                f"{self._name} has values beyond [{self._low:g}, {self._high:g}], or none, in frames {start} to "
+                f"{self._name} has values beyond [{low:g}, {high:g}], or none, in frames {start} to "
                 f"{start + frames - 1}",
-                "give --data.values '[BLACK, WHITE]', and fill what is missing",
+                "scale the numbers, or train with --data.values '[BLACK, WHITE]'; and fill what is missing",
             )
         return x.astype(np.float32)
 
@@ -98,12 +112,13 @@ class Part:
     """A stretch of a recording, as a recording of its own."""
 
     def __init__(self, whole: Recording, first: int, frames: int) -> None:
-        self._whole, self._first = whole, first
-        self.frames, self.shape = frames, whole.shape
+        self._recording, self._first = whole, first
+        self.frames, self.shape, self.rate = frames, whole.shape, whole.rate
+        self.values, self.whole = whole.values, whole.whole
 
     def window(self, start: int, frames: int) -> np.ndarray:
         """Read from the whole."""
-        return self._whole.window(self._first + start, frames)
+        return self._recording.window(self._first + start, frames)
 
 
 class Windows:
@@ -118,6 +133,10 @@ class Windows:
         scale: "unit" gives [0, 1], "symmetric" [-1, 1].
         seed: the order is drawn anew each time round; None: in the order of the recordings.
         most: no more windows than so many, taken at equal distances; None: all.
+
+    Attributes:
+        shape: rows, columns and channels of a frame.
+        rate: frames per second, where all recordings have the same.
 
     Raises:
         WavecastError: the shapes differ, or no recording is long enough.
@@ -154,6 +173,8 @@ class Windows:
         whole = int(self._ends[-1])
         self._count = whole if most is None else min(whole, most)
         self._turn, self._order = -1, np.arange(0)
+        self.shape, rates = shapes.pop(), {one.rate for one in recordings}
+        self.rate = rates.pop() if len(rates) == 1 else None
 
     def __len__(self) -> int:
         return self._count
@@ -233,6 +254,18 @@ def open_recordings(
     return [ArrayRecording([x], values, str(path))]
 
 
+def open_recording(path: Path, channels: int | None = None, values: tuple[float, float] | None = None) -> Recording:
+    """Open the one recording of a file; the arguments are those of `open_recordings`.
+
+    Raises:
+        WavecastError: it cannot be read, holds no frames, or several clips.
+    """
+    found = open_recordings(path, channels, values)
+    if len(found) > 1:
+        raise WavecastError(f"{path} holds {len(found)} clips where one is wanted", "save one of them as .npy")
+    return found[0]
+
+
 def open_taxibj(path: Path, part: Literal["train", "test"]) -> list[Recording]:
     """Open a part of TaxiBJ's `dataset.npz`: flows in and out of 32 x 32 cells of Beijing, every half hour.
 
@@ -253,7 +286,7 @@ def open_taxibj(path: Path, part: Literal["train", "test"]) -> list[Recording]:
             "both are (window, time, channel, row, col), of as many windows and one size",
         )
     x, y = (array.transpose(0, 1, 3, 4, 2) for array in (x, y))
-    return [ArrayRecording(pair, (-1.0, 1.0), f"{path}, window {k}") for k, pair in enumerate(zip(x, y, strict=True))]
+    return [ArrayRecording(pair, TAXIBJ_VALUES, f"{path}, window {k}") for k, pair in enumerate(zip(x, y, strict=True))]
 
 
 def is_taxibj(path: Path) -> bool:

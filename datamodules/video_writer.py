@@ -7,19 +7,17 @@ with open_video("radar.mp4") as reader, VideoWriter("copy.mkv", reader.info.rate
 
 import contextlib
 import os
-import weakref
-from collections.abc import Iterator
 from fractions import Fraction
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from uuid import uuid4
 
 import av
 import numpy as np
 
 from wavecast.core.errors import WavecastError
+from wavecast.datamodules.new_files import NewFile, writing
 
 WRITTEN_SUFFIXES = (".mp4", ".mkv", ".gif", ".npy")
 
@@ -29,7 +27,7 @@ class VideoWriter:
 
     The suffix chooses how: `.mp4` is H.264 for any player (lossy; its frames have even sizes, so the last row or
     column of an odd picture is doubled), `.mkv` is FFV1 and keeps every number, `.gif` keeps gray and reduces color to
-    256 shades, `.npy` is the array.
+    256 shades, `.npy` is the array, of which the numbers may also be float32 and the channels any.
 
     Args:
         target: a path.
@@ -51,37 +49,39 @@ class VideoWriter:
             raise WavecastError(f"{path} is a folder", "give a file name")
         if not 0 < rate < float("inf"):
             raise ValueError(f"a rate of {rate} frames per second\nhint: give a number above 0")
-        self._path, self._rate, self._overwrite = path, Fraction(rate).limit_denominator(1001), overwrite
-        self._check_free()
-        self._temporary = path.with_name(f".wavecast-{uuid4().hex}.part")
-        # Known before the file is there: Ctrl-C may come between any two lines.
-        self._remove = weakref.finalize(self, self._temporary.unlink, missing_ok=True)
-        with self._writing():
-            os.close(os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        self._path, self._rate, self._new = path, Fraction(rate).limit_denominator(1001), NewFile(path, overwrite)
+        os.close(self._new.descriptor)
         self._encoder: _AVEncoder | _ArrayEncoder | None = None
-        self._shape: tuple[int, ...] = ()
+        self._kind: tuple[tuple[int, ...], np.dtype] | None = None
 
     def write(self, frames: np.ndarray) -> None:
-        """Write uint8 (time, row, col, channel), with 1 or 3 channels.
+        """Write uint8 (time, row, col, channel), with 1 or 3 channels; into `.npy` float32 and other channels too.
 
         Raises:
             WavecastError: the disk is full, or the target is gone.
             ValueError: the frames are of another kind, or of another size than those before.
         """
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3) or not prod(frames.shape[1:]):
+        array = self._path.suffix.lower() == ".npy"
+        known = frames.dtype == np.uint8 or (array and frames.dtype == np.float32)
+        if not known or frames.ndim != 4 or not prod(frames.shape[1:]) or not (array or frames.shape[-1] in (1, 3)):
             raise ValueError(
                 f"frames of {frames.dtype} and shape {frames.shape}\nhint: give uint8 (time, row, col, 1 or 3)"
             )
-        self._shape = self._shape or frames.shape[1:]
-        if frames.shape[1:] != self._shape:
+        self._kind = self._kind or (frames.shape[1:], frames.dtype)
+        if (frames.shape[1:], frames.dtype) != self._kind:
             raise ValueError(
-                f"frames of {frames.shape[1:]} after {self._shape}\nhint: all frames of a video have one size"
+                f"frames of {frames.shape[1:]} after {self._kind[0]}\nhint: frames of a video have one size and type"
             )
-        with self._writing():
+        with writing(self._path, av.error.FFmpegError):
             if self._encoder is None:
-                kind = _ArrayEncoder if self._path.suffix.lower() == ".npy" else _AVEncoder
-                self._encoder = kind(self._temporary, self._path.suffix.lower(), self._rate, self._shape)
+                self._encoder = self._begin(*self._kind)
             self._encoder.write(frames)
+
+    def _begin(self, shape: tuple[int, ...], dtype: np.dtype) -> "_AVEncoder | _ArrayEncoder":
+        suffix = self._path.suffix.lower()
+        if suffix == ".npy":
+            return _ArrayEncoder(self._new.temporary, shape, dtype)
+        return _AVEncoder(self._new.temporary, suffix, self._rate, shape)
 
     def __enter__(self) -> Self:
         return self
@@ -93,35 +93,14 @@ class VideoWriter:
             if kind is None and self._encoder is None:
                 raise WavecastError(f"there is no frame to write to {self._path}", "write at least one")
             if kind is None and self._encoder is not None:
-                with self._writing():
+                with writing(self._path, av.error.FFmpegError):
                     self._encoder.close()
-                self._check_free()
-                with self._writing():
-                    self._temporary.replace(self._path)
+                self._new.keep()
         finally:
             if self._encoder is not None:
                 with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
                     self._encoder.close()
-            self._remove()
-
-    def _check_free(self) -> None:
-        if self._path.exists() and not self._overwrite:
-            raise WavecastError(f"{self._path} exists", "give --overwrite, or another name with -o")
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turn what goes wrong while writing into an error with a cure."""
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise WavecastError(
-                f"cannot write {self._path}: the folder {self._path.parent} does not exist", "make it first"
-            ) from error
-        except (OSError, av.error.FFmpegError) as error:
-            reason = (error.strerror or str(error)).lower()
-            raise WavecastError(
-                f"cannot write {self._path}: {reason}", "check the folder and the space on it"
-            ) from error
+            self._new.discard()
 
 
 class _AVEncoder:
@@ -168,13 +147,13 @@ class _AVEncoder:
 class _ArrayEncoder:
     """Frames into a `.npy` file, whose header is written again when their number is known."""
 
-    def __init__(self, path: Path, suffix: str, rate: Fraction, shape: tuple[int, ...]) -> None:
-        self._file, self._shape, self._written = path.open("r+b"), shape, 0
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._file, self._shape, self._dtype, self._written = path.open("r+b"), shape, dtype, 0
         self._header()
 
     def _header(self) -> None:
         shape = (self._written, *self._shape)  # numpy leaves room in the header for a longer first axis
-        about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        about = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, about)
 
     def write(self, frames: np.ndarray) -> None:

@@ -244,7 +244,7 @@ def _leading(chosen: Mapping[str, tuple[Found, int | None]], parts: Mapping[int,
             runs = [f"{show(one.times[0])} to {show(one.times[-1])}" for one in (first, part) if one.times is not None]
             raise WavecastError(
                 f"{first.group.where} and {part.group.where} have other times ({' and '.join(runs)})",
-                "choose years that both have by years=(first, last)",
+                "give files of the same times",
             )
     return first
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from wavecast.core.errors import WavecastError
+from wavecast.datamodules.variables import option
 from wavecast.datamodules.weather_axes import read_values
 
 MOST_TIMES = 10_000_000
@@ -113,15 +114,15 @@ def _counted(
     if start is None or hours is None:
         raise WavecastError(
             f"{where}: {axis.name} counts {numbers[0]:g}, {numbers[min(1, len(numbers) - 1)]:g} ... without units",
-            "say what it counts: start='1996-01-05T00' (the time of count 0) and hours=6 (of one count), "
-            "or add units like 'hours since 1996-01-05' to the file",
+            f"say what it counts: {option('start', '1996-01-05T00')} is the time of count 0, {option('hours', '6')} "
+            "the length of one; or add units like 'hours since 1996-01-05' to the file",
         )
     try:
         first = np.datetime64(start, "ns")
     except ValueError as error:
         raise WavecastError(f"{start!r} is no time", "write it like 1996-01-05T00") from error
     if not (math.isfinite(hours) and hours > 0) or np.abs(numbers).max() * hours > 1e7:
-        raise WavecastError(f"{where}: counts of {hours:g} hours reach beyond all calendars", "check hours")
+        raise WavecastError(f"{where}: counts of {hours:g} hours reach beyond all calendars", "check --hours")
     times = first + np.round(numbers.astype(np.float64) * hours * HOUR).astype("timedelta64[ns]")
     counting = TimeAxis(axis.name, axis.dim, axis.attributes, axis.calendar, axis.dtype, first, hours)
     return counting, times

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from wavecast.core.errors import WavecastError
-from wavecast.datamodules.variables import Variable, likely_units
+from wavecast.datamodules.variables import Variable, likely_units, option, units_option
 from wavecast.datamodules.weather_axes import damaged
 from wavecast.datamodules.weather_times import show
 
@@ -138,7 +138,8 @@ class FieldArray:
         count, total = count or int(lost.sum()), total or lost.size
         return WavecastError(
             f"{self.where}: {count:,} of {total:,} values of {self.name} are missing{first}",
-            "missing='interpolate' (in time) or missing='fill' (with the mean of the instant) goes on without them",
+            f"go on with values interpolated in time: {option('missing', 'interpolate')}; or with the mean of the "
+            "instant: fill",
         )
 
     def read_raw(self, start: int, stop: int) -> np.ndarray:
@@ -202,7 +203,8 @@ class FieldArray:
             if self.times is not None:
                 empty = lost.all((-2, -1)).reshape(len(lost), -1).any(1)
                 at = f" at {show(self.times[start + int(empty.argmax())])}"
-            hint = "missing='interpolate' bridges instants in time; else begin later, or leave the variable out"
+            bridge = option("missing", "interpolate")
+            hint = f"bridge such instants in time: {bridge}; or begin later, or leave the variable out"
             raise WavecastError(f"{self.where}: {self.name} has no value at all{at}", hint)
         count = (~lost).sum((-2, -1), keepdims=True)
         mean = np.where(lost, 0, values).sum((-2, -1), dtype=np.float64, keepdims=True) / count
@@ -244,9 +246,9 @@ def check_range(variable: Variable, own: str, low: float, high: float, where: st
     if max(abs(low), abs(high)) > 1e10 or low in (-999, -9999, -99999, -32767, -32768):
         hint = "numbers that mark missing values must be declared: the attribute _FillValue"
     elif units := likely_units(variable, low, high):
-        hint = f"they look like {units}: units={{{variable.name!r}: {units!r}}}"
+        hint = f"they look like {units}: {units_option(variable.name, units)}"
     else:
-        hint = f"say what they are by units={{{variable.name!r}: ...}}, or leave the variable out"
+        hint = f"say what they are by {units_option(variable.name, 'UNIT')}, or leave the variable out"
     raise WavecastError(
         f"{where}: {own} runs from {low:g} to {high:g}; as {variable.name} it is expected from "
         f"{variable.low:g} to {variable.high:g} {variable.units}",

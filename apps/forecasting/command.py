@@ -1,8 +1,8 @@
-"""`wavecast forecast`: weather fields in, the fields that follow out."""
+"""`wavecast forecast`: weather fields or video in, what follows out."""
 
 import argparse
 
-from wavecast.console import common_arguments, positive
+from wavecast.console import UsageError, common_arguments, positive
 
 EXAMPLES = """
 examples:
@@ -10,6 +10,9 @@ examples:
   wavecast forecast wb/ --model mine.ckpt --init 2020-01-01 2020-12-31 --every 12h -o out.zarr --resume
   wavecast forecast era5.nc --model persistence           the baselines need no checkpoint
   wavecast forecast era5.nc --model damped_anomaly --train 2019-03-01 2019-03-19
+  wavecast forecast era5.nc --model a.ckpt --model b.ckpt --members 10 -o ensemble.zarr
+  wavecast forecast clip.mp4 -o future.mp4 --model convs5.mine --resize
+  torchrun --nproc-per-node 4 -m wavecast forecast wb/ --model mine.ckpt --every 12h -o out.zarr
 """
 
 
@@ -17,9 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.epilog = EXAMPLES
     parser.add_argument(
-        "input", metavar="INPUT", help="NetCDF, zarr or GRIB, or a WeatherBench folder: fields that unfold in time"
+        "input",
+        metavar="INPUT",
+        help="NetCDF, zarr, GRIB or a WeatherBench folder: fields that unfold in time; or a video, or frames as .npy",
     )
-    parser.add_argument("-o", "--output", metavar="PATH", help="NAME.zarr or NAME.nc (INPUT.forecast.zarr)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="NAME.zarr or NAME.nc (INPUT.forecast.zarr); after a video .mp4, .mkv, .gif or .npy",
+    )
     parser.add_argument("--steps", type=positive, metavar="N", help="to forecast (those of the model)")
     parser.add_argument(
         "--init", nargs="+", metavar="TIME", help="first and last initial time, or one (the last time of the input)"
@@ -30,9 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--like-input", action="store_true", help="names, units, order and orientation of the input in the output"
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done")
+    parser.add_argument("--resize", action="store_true", help="bring the frames of a video to the model's size")
     input_arguments(parser)
+    ensemble = parser.add_argument_group("ensembles (of networks; several --model are several members)")
+    ensemble.add_argument("--members", type=positive, metavar="N", help="of each model, from perturbed initial states")
+    ensemble.add_argument(
+        "--perturbation", type=share, metavar="X", help="of each channel's standard deviation in training (0.1)"
+    )
+    ensemble.add_argument("--seed", type=int, metavar="N", help="of the perturbations (0)")
     parser.add_argument("--train", nargs=2, metavar="TIME", help="first and last time to fit a baseline to")
-    common_arguments(parser)
+    common_arguments(parser, several_models=True)
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return number
 
 
 def input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,5 +80,10 @@ def input_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Forecast: 0 done."""
     from wavecast.apps.forecasting.jobs import forecast_all
+    from wavecast.apps.forecasting.video_jobs import forecast_video, is_clip
 
+    if is_clip(args.input):
+        return forecast_video(args)
+    if args.resize:
+        raise UsageError(f"--resize is for video, and {args.input} is none", "regrid fields before")
     return forecast_all(args)

@@ -35,6 +35,8 @@ from wavecast.core.errors import WavecastError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STORE = "forecast.zarr"
+GRIB = (".grib", ".grib2", ".grb", ".grb2")
+"""Names of files that xarray cannot write: cfgrib calls its writing experimental and warns not to rely on it."""
 
 
 class ForecastPart:
@@ -364,6 +366,8 @@ def partial_folder(path: Path) -> Path:
     Raises:
         WavecastError: the name is of no forecast file.
     """
+    if path.suffix.lower() in GRIB:
+        raise WavecastError(f"{path}: GRIB is read, not written", "call it NAME.zarr or NAME.nc")
     if path.suffix not in (".zarr", ".nc"):
         raise WavecastError(f"{path} is no name of a forecast file", "call it NAME.zarr or NAME.nc")
     return path.with_name(f"{path.name}.partial")

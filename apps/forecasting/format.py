@@ -55,6 +55,11 @@ class FieldFormat:
         return asdict(self)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of what is forecast."""
+        return len(self.latitudes), len(self.longitudes), len(self.channels)
+
+    @property
     def scale(self) -> Normalization:
         """Mean and deviation of the channels."""
         return Normalization.from_plain(self.normalization, self.channels)

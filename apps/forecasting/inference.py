@@ -6,6 +6,7 @@
 Networks and baselines have one face: `Method`.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +17,11 @@ import torch
 import xarray as xr
 from torch import nn
 
+from wavecast.apps.forecasting.drift import DriftWatch
 from wavecast.apps.forecasting.forecast_layout import forecast_coordinates
 from wavecast.apps.forecasting.format import FieldFormat
 from wavecast.apps.forecasting.steps import pieces
+from wavecast.apps.forecasting.video_format import is_video
 from wavecast.cards import Card, find_model, load_network
 from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
@@ -26,6 +29,8 @@ from wavecast.datamodules.weather_fields import Fields
 from wavecast.datamodules.weather_files import open_fields
 from wavecast.datamodules.weather_times import HOUR, show
 from wavecast.datamodules.weather_windows import CYCLES
+
+logger = logging.getLogger(__name__)
 
 
 class Method(Protocol):
@@ -36,18 +41,24 @@ class Method(Protocol):
         checkpoint: SHA-256 of its weights; "" where there are none.
         history: instants that it needs, the initial time among them.
         horizon: steps that it is made for.
+        members: of an ensemble; 0: a single forecast.
     """
 
     name: str
     checkpoint: str
     history: int
     horizon: int
+    members: int
+
+    @property
+    def drift(self) -> str:
+        """Say when and how a forecast first left what the method knows; "" until one does."""
 
     def open(self, source: str | Path | xr.Dataset, **options: Any) -> Fields:
         """Open a file or data set, as this method needs it."""
 
     def pieces(self, fields: Fields, at: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
-        """Forecast from instant `at`, piece by piece: {variable: (some steps, [level], latitude, longitude)}."""
+        """Forecast from instant `at`, piece by piece: {variable: (step, [number], [level], latitude, longitude)}."""
 
 
 class Forecaster:
@@ -57,13 +68,18 @@ class Forecaster:
         card: all there is to know of the model.
         network: a block over (batch, time, row, col, channel), in eval mode.
         format: the fields it is made for.
+        drift: the first sign that a forecast of more steps than it was trained for left what it was trained on
+            (`wavecast.apps.forecasting.drift`); "" without any.
     """
+
+    members = 0
 
     def __init__(self, card: Card, network: nn.Module, device: str | torch.device = "cpu") -> None:
         self.card, self.network, self.device = card, network, torch.device(device)
         self.format = FieldFormat.of(card.fields, card.name)
         self.name, self.checkpoint = card.name, str(card.weights.get("sha256", ""))
         self.history, self.horizon = self.format.history, self.format.horizon
+        self.drift = ""
 
     @staticmethod
     def load(model: str, device: str = "auto") -> "Forecaster":
@@ -78,6 +94,8 @@ class Forecaster:
         """
         where = choose_device(device)
         card = find_model(model, "forecast")
+        if is_video(card):
+            raise WavecastError(f"{card.name} forecasts video, not fields", "give a video or frames as .npy")
         return Forecaster(card, load_network(card, where), where)
 
     def __call__(self, source: str | Path | xr.Dataset, steps: int | None = None, **options: Any) -> xr.Dataset:
@@ -94,9 +112,12 @@ class Forecaster:
         Raises:
             WavecastError: the fields are not those it is made for.
         """
+        self.drift = ""
         with self.open(source, **options) as fields:
-            at = len(fields.times) - 1
-            return whole(self, fields, [at], steps or self.horizon)
+            found = whole(self, fields, [len(fields.times) - 1], steps or self.horizon)
+        if self.drift:
+            logger.warning(self.drift)
+        return found
 
     def open(self, source: str | Path | xr.Dataset, **options: Any) -> Fields:
         """Open fields, and check that they are those the network is made for.
@@ -106,13 +127,18 @@ class Forecaster:
         """
         fields = open_fields(source, self.format.channels, step=self.format.step_hours, **options)
         try:
-            self._check(fields)
+            self.check(fields)
         except BaseException:
             fields.close()
             raise
         return fields
 
-    def _check(self, fields: Fields) -> None:
+    def check(self, fields: Fields) -> None:
+        """Check that fields of its channels and step lie on its grid, and reach back far enough.
+
+        Raises:
+            WavecastError: they do not.
+        """
         for axis, found, made_for in (
             ("latitudes", fields.latitudes, self.format.latitudes),
             ("longitudes", fields.longitudes, self.format.longitudes),
@@ -130,8 +156,16 @@ class Forecaster:
             )
 
     @torch.inference_mode()
-    def pieces(self, fields: Fields, at: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
+    def pieces(
+        self, fields: Fields, at: int, steps: int, shift: np.ndarray | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Forecast from instant `at`, piece by piece: {channel: float32 (some steps, latitude, longitude)}.
+
+        Args:
+            fields: that it opened.
+            at: place of the initial time in `fields.times`.
+            steps: to forecast.
+            shift: (row, col, channel) to add to every standardized instant of the history.
 
         Raises:
             WavecastError: there is too little history before it, or values are missing there.
@@ -145,12 +179,28 @@ class Forecaster:
                 f"begin at {show(fields.times[self.history - 1])}",
             )
         past = scale.normalize(fields.read(first, at + 1, channels))
+        past = past if shift is None else past + shift
         times = instants(fields, first, self.history + steps)
         ahead = self.format.known_ahead(self._statics(fields)).planes(times)
         seen, known = (torch.from_numpy(x)[None].to(self.device) for x in (past, ahead))
+        watch, done = DriftWatch(past, channels), 0
         for piece in pieces(self.network, seen, known, steps, self.format.increments):
-            values = scale.denormalize(piece[0].float().cpu().numpy())
+            standard = piece[0].float().cpu().numpy()
+            if steps > self.horizon and not self.drift:
+                self.drift = self._describe_drift(watch, standard, done, show(fields.times[at]))
+            done += len(standard)
+            values = scale.denormalize(standard)
             yield {name: np.ascontiguousarray(values[..., k]) for k, name in enumerate(channels)}
+
+    def _describe_drift(self, watch: DriftWatch, standard: np.ndarray, done: int, begun: str) -> str:
+        """Say at which lead time a piece of a forecast, `done` steps before it, first drifts; "" when it does not."""
+        for step, field in enumerate(standard, done + 1):
+            if found := watch.look(field):
+                return (
+                    f"{self.name} drifts at {step * self.format.step_hours:g} h from {begun}: {found}; it was trained "
+                    f"for {self.horizon * self.format.step_hours:g} h"
+                )
+        return ""
 
     def _statics(self, fields: Fields) -> dict[str, np.ndarray]:
         wanted = [name for name in self.format.extras if name not in CYCLES]
@@ -181,15 +231,16 @@ def whole(method: Method, fields: Fields, places: list[int], steps: int) -> xr.D
         steps: to forecast.
 
     Returns:
-        Dims (time, prediction_timedelta, [level], latitude, longitude).
+        Dims (time, prediction_timedelta, [number], [level], latitude, longitude).
     """
     forecasts = [joined(method.pieces(fields, at, steps)) for at in places]
     leads = np.arange(1, steps + 1) * np.timedelta64(fields.step, "ns")
     like = fields.dataset[list(forecasts[0])]
-    coords = forecast_coordinates(like, fields.times[places], leads)
+    coords = forecast_coordinates(like, fields.times[places], leads, method.members)
+    first = ["time", "prediction_timedelta", *(["number"] if method.members else [])]
     variables = {}
     for name in forecasts[0]:
-        dims = ["time", "prediction_timedelta", *(dim for dim in like[name].dims if dim != "time")]
+        dims = [*first, *(dim for dim in like[name].dims if dim != "time")]
         variables[name] = xr.Variable(dims, np.stack([one[name] for one in forecasts]), like[name].attrs)
     return xr.Dataset(variables, coords, {"source": method.name})
 

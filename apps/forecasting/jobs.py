@@ -5,6 +5,8 @@ import re
 import shlex
 import shutil
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ import torch
 import xarray as xr
 
 import wavecast
-from wavecast.apps.forecasting.forecast_files import ForecastWriter
+from wavecast.apps.forecasting.ensembles import PERTURBATION, Ensemble
+from wavecast.apps.forecasting.forecast_files import ForecastPart, ForecastWriter
 from wavecast.apps.forecasting.forecast_layout import About, open_forecast
 from wavecast.apps.forecasting.format import FieldFormat
 from wavecast.apps.forecasting.inference import Forecaster, Method
 from wavecast.apps.forecasting.methods import BASELINES, FITTED, STEPS, BaselineMethod
+from wavecast.apps.forecasting.processes import device_of, team
+from wavecast.apps.forecasting.video_format import is_video
 from wavecast.cards import known_cards
 from wavecast.console import JsonReport, UsageError, raise_if_interrupted, say
 from wavecast.core.errors import WavecastError
@@ -41,19 +46,21 @@ def forecast_all(args: argparse.Namespace) -> int:
     method = choose_method(args, options)
     target = Path(args.output or default_output(args.input))
     begun = time.perf_counter()
-    with method.open(args.input, **options) as fields:
+    with team() as processes, method.open(args.input, **options) as fields:
+        quiet = args.quiet or not processes.first
         steps = args.steps or method.horizon
         places = initial_places(fields, args.init, args.every, method)
         leads = np.arange(1, steps + 1) * np.timedelta64(step_of(fields), "ns")
         first, last = show(fields.times[places[0]]), show(fields.times[places[-1]])
         line = f"{method.name}: {steps} steps of {fields.step / HOUR:g} h from {len(places)} times, {first} to {last}"
         if args.dry_run:
-            print(f"{line} -> {target}")
+            if processes.first:
+                print(f"{line} -> {target}")
             return 0
-        say(line, args.quiet)
+        say(line, quiet)
         if args.like_input and target.exists() and not args.overwrite:
             raise WavecastError(f"{target} exists", "give --overwrite, or another name with -o")
-        report = JsonReport(args.json, args.overwrite)
+        report = JsonReport(args.json if processes.first else None, args.overwrite)
         about = About(
             model=method.name,
             checkpoint=method.checkpoint,
@@ -61,27 +68,55 @@ def forecast_all(args: argparse.Namespace) -> int:
             command=f"wavecast forecast {shlex.quote(args.input)}",
         )
         like = fields.dataset.drop_vars(fields.statics)
-        initial = fields.times[places]
-        with ForecastWriter(target, like, initial, leads, about, 0, args.resume, args.overwrite) as writer:
-            left = writer.remaining()
-            if len(left) < len(places):
-                say(f"{len(places) - len(left)} of {len(places)} were done before", args.quiet)
-            for number, k in enumerate(left):
-                for piece in method.pieces(fields, places[k], steps):
-                    raise_if_interrupted()
-                    writer.append(k, piece)
-                if len(left) > 1:
-                    say(f"{number + 1} of {len(left)}: {show(fields.times[places[k]])}", args.quiet)
-            writer.finish()
+        initial, members = fields.times[places], method.members
+        part, share = processes.share(
+            target, partial(ForecastWriter, target, like, initial, leads, about, members, args.resume, args.overwrite)
+        )
+        with part or nullcontext():
+            if part is not None:
+                write_share(part, share, method, fields, places, quiet)
+            processes.wait()
+            if isinstance(part, ForecastWriter):
+                part.finish()
+        if not processes.first:
+            return 0
         if args.like_input:
             restore(target, fields.layout)
         seconds = time.perf_counter() - begun
         row = {"input": args.input, "output": str(target), "initial_times": len(places), "steps": steps}
         row |= {"step_hours": fields.step / HOUR, "wall_seconds": round(seconds, 3), "model": method.name}
+        row |= {"members": members} if members else {}
         report.add(row | {"model_sha256": method.checkpoint or None})
         report.close()
     say(f"{target}: {len(places)} x {steps} steps in {seconds:.1f} s", args.quiet)
     return 0
+
+
+def write_share(
+    part: ForecastPart, share: list[int], method: Method, fields: Fields, places: list[int], quiet: bool
+) -> None:
+    """Forecast from some of the initial times; warn of the first forecast that drifts.
+
+    Args:
+        part: to write to.
+        share: which of its initial times.
+        method: what forecasts.
+        fields: that it opened.
+        places: of all initial times in `fields.times`.
+        quiet: say nothing of progress.
+    """
+    if not quiet and (done := len(places) - len(part.remaining())):
+        say(f"{done} of {len(places)} were done before")
+    warned = False
+    for number, k in enumerate(share):
+        for piece in method.pieces(fields, places[k], len(part.leads)):
+            raise_if_interrupted()
+            part.append(k, piece)
+        if method.drift and not warned:
+            say(f"warning: {method.drift}", quiet)
+            warned = True
+        if len(share) > 1:
+            say(f"{number + 1} of {len(share)}: {show(fields.times[places[k]])}", quiet)
 
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
@@ -100,43 +135,64 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def choose_method(args: argparse.Namespace, options: dict[str, Any]) -> Method:
-    """Find what forecasts: a baseline, a model by name or path, or the one shipped model that fits.
+    """Find what forecasts: a baseline, models by name or path, or the one shipped model that fits.
 
     Raises:
         UsageError: nothing fits, or the options contradict each other.
     """
-    if args.train and args.model not in FITTED:
+    models = args.model or []
+    baselines = [name for name in models if name in BASELINES]
+    if args.train and not (baselines and baselines[0] in FITTED):
         raise UsageError("--train is for the baselines that are fitted", f"--model {'|'.join(FITTED)}")
-    if args.model in BASELINES:
-        if args.model not in FITTED:
-            return BaselineMethod(args.model, args.variables)
-        if not args.train:
-            raise UsageError(f"{args.model} must be fitted", "give --train FIRST LAST: times of the input")
-        with open_fields(args.input, args.variables, **options) as fields:
-            training = between(fields, *args.train)
-            return BaselineMethod(args.model, args.variables, training, args.steps or STEPS)
+    if baselines and (len(models) > 1 or args.members):
+        raise UsageError(f"{baselines[0]} is no member of an ensemble", "members are forecasts of networks")
+    if args.members is None and not (args.perturbation is args.seed is None):
+        raise UsageError("--perturbation and --seed are for --members", "for example --members 10")
+    if baselines:
+        return baseline_method(baselines[0], args, options)
     if args.variables:
         raise UsageError("--variables is for baselines", "a model knows what it forecasts")
-    if args.model:
-        return Forecaster.load(args.model, args.device)
-    return Forecaster.load(fitting_model(args.input, options), args.device)
+    device = device_of(args.device)
+    forecasters = [Forecaster.load(name, device) for name in models or [fitting_model(args.input, options)]]
+    if args.members is None and len(forecasters) == 1:
+        return forecasters[0]
+    perturbation = PERTURBATION if args.perturbation is None else args.perturbation
+    return Ensemble(forecasters, args.members or 1, perturbation, args.seed or 0)
+
+
+def baseline_method(name: str, args: argparse.Namespace, options: dict[str, Any]) -> BaselineMethod:
+    """Make a baseline, fitted to the input where it must be.
+
+    Raises:
+        UsageError: it must be fitted, and nobody says to what.
+    """
+    if name not in FITTED:
+        return BaselineMethod(name, args.variables)
+    if not args.train:
+        raise UsageError(f"{name} must be fitted", "give --train FIRST LAST: times of the input")
+    with open_fields(args.input, args.variables, **options) as fields:
+        training = between(fields, *args.train)
+        return BaselineMethod(name, args.variables, training, args.steps or STEPS)
 
 
 def fitting_model(source: str, options: dict[str, Any]) -> str:
-    """Find the one known model whose grid and variables the input has.
+    """Find the known model whose grid and variables the input has; of several the one whose card has the least error.
 
     Raises:
-        UsageError: there is none, or there are several.
+        UsageError: there is none, or there are several of unknown quality.
     """
     with open_fields(source, **options) as fields:
         found = fields.channels
-        cards = [card for card in known_cards() if card.task == "forecast"]
-        fits = [card.name for card in cards if suits(FieldFormat.of(card.fields, card.name), fields)]
+        cards = [card for card in known_cards() if card.task == "forecast" and not is_video(card)]
+        fits = [card for card in cards if suits(FieldFormat.of(card.fields, card.name), fields)]
         grid = f"{len(fields.latitudes)} x {len(fields.longitudes)} points"
     if len(fits) == 1:
-        return fits[0]
+        return fits[0].name
+    if measured := [card for card in fits if "mean_rmse" in card.metrics]:
+        return min(measured, key=lambda card: float(card.metrics["mean_rmse"])).name
     if fits:
-        raise UsageError(f"{len(fits)} models fit {source}: {', '.join(fits)}", f"choose one: --model {fits[0]}")
+        names = [card.name for card in fits]
+        raise UsageError(f"{len(fits)} models fit {source}: {', '.join(names)}", f"choose one: --model {names[0]}")
     known = "; ".join(f"{card.name}: {FieldFormat.of(card.fields, card.name).describe()}" for card in cards)
     raise UsageError(
         f"no model here fits {source} ({', '.join(found)} on {grid}); there is {known or 'none at all'}",
@@ -192,7 +248,13 @@ def initial_places(fields: Fields, init: list[str] | None, every: str | None, me
         if every is None:
             return [count - 1]
         midnight = nanoseconds(fields.times) % (stride * step) == 0  # counted from midnight, so that hours are round
-        return [place for place in range(count) if midnight[place] and place >= earliest]
+        places = [place for place in range(count) if midnight[place] and place >= earliest]
+        if not places:
+            raise WavecastError(
+                f"no time of {fields.where} is a multiple of {every} and has {method.history} instants behind it",
+                "give another --every, or --init",
+            )
+        return places
     if len(init) > 2:
         raise UsageError(f"--init has {len(init)} times", "give one, or the first and the last")
     cut = between(fields, init[0], init[-1])

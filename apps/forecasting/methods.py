@@ -38,6 +38,8 @@ class BaselineMethod:
     """
 
     checkpoint = ""
+    members = 0
+    drift = ""
     history = 1
     horizon = STEPS
 

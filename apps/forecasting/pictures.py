@@ -58,7 +58,7 @@ def figure_class() -> type:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise WavecastError("--plot needs matplotlib", "pip install 'wavecast[plot]'") from None
+        raise WavecastError("--plot and --animate need matplotlib", "pip install 'wavecast[plot]'") from None
     return Figure
 
 

@@ -3,12 +3,14 @@
 import argparse
 
 from wavecast.apps.forecasting.command import input_arguments
-from wavecast.console import common_arguments
+from wavecast.console import UsageError, common_arguments
 
 EXAMPLES = """
 examples:
   wavecast score forecast.zarr era5.nc --train 2019-03-01 2019-03-19 --plot
+  wavecast score forecast.zarr era5.nc --plot --leads 6 12 --animate forecast.gif
   wavecast score forecast.zarr wb/ --regions global europe tropics --json scores.jsonl
+  wavecast score future.mp4 truth.mp4 --past clip.mp4
   wavecast score --check forecast.zarr                    will WeatherBench tools take it?
 """
 
@@ -25,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", metavar="FILE", help="write all scores as a table")
     parser.add_argument("--plot", action="store_true", help="pictures beside FORECAST: error against lead time, maps")
+    parser.add_argument(
+        "--leads", nargs="+", type=float, metavar="HOURS", help="of the maps (the first, the middle and the last)"
+    )
+    parser.add_argument("--animate", metavar="FILE.gif", help="show forecast, truth and error of the first variable")
+    parser.add_argument("--past", metavar="CLIP", help="of video: what the forecast began from, for persistence")
     input_arguments(parser)
     common_arguments(parser)
 
@@ -32,5 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score: 0 done, 1 when --check finds something."""
     from wavecast.apps.forecasting.scoring import check_all, score_all
+    from wavecast.apps.forecasting.video_jobs import is_clip
+    from wavecast.apps.forecasting.video_scoring import score_video
 
+    if is_clip(args.forecast):
+        return score_video(args)
+    if args.past:
+        raise UsageError(f"--past is for video, and {args.forecast} is none", "leave it out")
     return check_all(args) if args.check else score_all(args)

@@ -115,9 +115,9 @@ def score(
     """
     leads = _leads(forecast)
     names = _names(forecast, truth, variables)
-    truth = _on_grid_of(forecast, truth, "truth")
+    truth = on_grid_of(forecast, truth, "truth")
     if climatology is not None:
-        climatology = _on_grid_of(forecast, climatology, "climatology")
+        climatology = on_grid_of(forecast, climatology, "climatology")
     latitude, longitude = forecast.latitude.values.astype(float), forecast.longitude.values.astype(float)
     areas = _region_weights(regions, latitude, longitude)
     valid, known = _valid_times(forecast.time.values, leads, truth.time.values)
@@ -440,8 +440,12 @@ def listed(dataset: xr.Dataset) -> str:
     return ", ".join(map(str, dataset.data_vars)) or "none"
 
 
-def _on_grid_of(forecast: xr.Dataset, other: xr.Dataset, what: str) -> xr.Dataset:
-    """Select the forecast's grid and levels from another data set."""
+def on_grid_of(forecast: xr.Dataset, other: xr.Dataset, what: str) -> xr.Dataset:
+    """Select the forecast's grid and levels from another data set, in the forecast's order.
+
+    Raises:
+        WavecastError: it has not got them.
+    """
     for dim, period in {"latitude": np.inf, "longitude": 360.0, "level": np.inf}.items():
         if dim not in forecast.dims or (dim == "level" and dim not in other.dims):
             continue
@@ -521,7 +525,7 @@ def _region_weights(
         if isinstance(region, Region):
             inside = region.weights(latitude, longitude)
         else:
-            mask = _on_grid_of(grid, region.to_dataset(name="mask"), f"mask of {name}").mask
+            mask = on_grid_of(grid, region.to_dataset(name="mask"), f"mask of {name}").mask
             inside = mask.transpose("latitude", "longitude").values.astype(float)
         index = np.flatnonzero(inside > 0)
         if not len(index):

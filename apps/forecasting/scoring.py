@@ -25,6 +25,7 @@ from wavecast.datamodules.weather_times import HOUR
 
 Scores = dict[str, xr.Dataset]
 SHOWN = ("forecast", *UNFITTED, *FITTED)
+MORE = ("bias", "acc", "crps", "spread_skill")  # metrics of the forecast beside RMSE in a table
 NANOSECONDS = np.timedelta64(1, "ns")
 
 
@@ -53,8 +54,23 @@ def score_all(args: argparse.Namespace) -> int:
     if args.truth is None:
         raise UsageError("scores need the truth", "wavecast score FORECAST TRUTH, or --check")
     options = reading(args)
+    targets = picture_paths(args)
     with open_forecast(Path(args.forecast)) as forecast, open_fields(args.truth, args.variables, **options) as truth:
         scores = score_beside_baselines(forecast, truth, args.train, args.regions, args.quiet)
+        tell(scores, args)
+        if targets:
+            draw(scores, forecast, truth.dataset, args.leads, targets)
+    for path in targets.values():
+        say(str(path), args.quiet)
+    return 0
+
+
+def tell(scores: Scores, args: argparse.Namespace) -> None:
+    """Give the scores in the ways that the command line asks for.
+
+    Raises:
+        WavecastError: a file exists or cannot be written.
+    """
     report = JsonReport(args.json, args.overwrite)
     rows = rows_of(scores)
     for row in rows:
@@ -66,15 +82,56 @@ def score_all(args: argparse.Namespace) -> int:
         print(tables(scores), end="")
     for line in warnings_of(scores):
         say(f"warning: {line}", args.quiet)
-    if args.plot:
-        from wavecast.apps.forecasting.pictures import draw_scores
 
-        picture = Path(args.forecast).with_suffix(".png")
-        if picture.exists() and not args.overwrite:
-            raise WavecastError(f"{picture} exists", "give --overwrite")
-        draw_scores(scores, picture)
-        say(str(picture), args.quiet)
-    return 0
+
+def picture_paths(args: argparse.Namespace) -> dict[str, Path]:
+    """Name the pictures that are asked for: "scores", "maps", "animation".
+
+    Raises:
+        UsageError: --animate names no GIF, or --leads are for nothing.
+        WavecastError: one of them exists.
+    """
+    if args.leads and not args.plot:
+        raise UsageError("--leads chooses maps", "give --plot too")
+    paths: dict[str, Path] = {}
+    if args.plot:
+        beside = Path(args.forecast)
+        paths |= {"scores": beside.with_suffix(".png"), "maps": beside.with_suffix(".maps.png")}
+    if args.animate:
+        paths["animation"] = Path(args.animate)
+        if paths["animation"].suffix.lower() != ".gif":
+            raise UsageError(f"--animate {args.animate}: only GIF is written", "call it NAME.gif")
+    for path in paths.values():
+        if path.exists() and not args.overwrite:
+            raise WavecastError(f"{path} exists", "give --overwrite")
+    return paths
+
+
+def draw(
+    scores: Scores, forecast: xr.Dataset, truth: xr.Dataset, hours: Sequence[float] | None, paths: dict[str, Path]
+) -> None:
+    """Draw pictures.
+
+    Args:
+        scores: of all methods.
+        forecast: as a forecast file has it.
+        truth: canonical fields.
+        hours: lead times of the maps; None: the first, the middle and the last.
+        paths: from `picture_paths`.
+
+    Raises:
+        WavecastError: there is no such lead time, a library is missing, or a picture cannot be written.
+    """
+    from wavecast.apps.forecasting.maps import Maps, animate, draw_maps
+    from wavecast.apps.forecasting.pictures import draw_scores
+
+    if "scores" in paths:
+        draw_scores(scores, paths["scores"])
+    maps = Maps(forecast, truth)
+    if "maps" in paths:
+        draw_maps(maps, maps.chosen(hours), paths["maps"])
+    if "animation" in paths:
+        animate(maps, paths["animation"])
 
 
 def score_beside_baselines(
@@ -167,7 +224,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], overwrite: bool) -> None
 
 
 def tables(scores: Scores) -> str:
-    """Write RMSE of all methods against lead time, the skill beside persistence, bias and ACC of the forecast."""
+    """Write RMSE of all methods against lead time, the skill beside persistence, and more of the forecast."""
     ours = scores["forecast"]
     lines = []
     for name, array in ours.data_vars.items():
@@ -191,7 +248,7 @@ def table(scores: Scores, name: str, region: str, level: float | None) -> list[s
     at = "" if level is None else f" at {level:g} hPa"
     rmse = {method: values(method, "rmse") for method in methods}
     skill = 1 - (rmse["forecast"] / rmse["persistence"]) ** 2 if "persistence" in rmse else None
-    metrics = [one for one in ("bias", "acc") if one in scores["forecast"][name]["metric"].values]
+    metrics = [one for one in MORE if one in scores["forecast"][name]["metric"].values]
     head = [*methods, *(["skill"] if skill is not None else []), *metrics]
     lines = [f"{name}{at}, {region}: RMSE in {units}", f"{'lead':>8}" + "".join(f"{one:>19}" for one in head)]
     others = [values("forecast", metric) for metric in metrics]

@@ -40,6 +40,24 @@ def pieces(network: Block, past: Tensor, known: Tensor, steps: int, increments: 
     return run(network, past, known, steps, increments)
 
 
+def taught(network: Block, x: Tensor, known: Tensor, increments: bool = False) -> Tensor:
+    """Forecast every frame but the first from the true ones before it, in one pass (teacher forcing).
+
+    Args:
+        network: one that streams.
+        x: (batch, time, row, col, channel), standardized.
+        known: (batch, time, row, col, extra).
+        increments: see `forecast`.
+
+    Returns:
+        (batch, time - 1, row, col, channel): forecasts of x[:, 1:].
+    """
+    past = x[:, :-1]
+    y, _ = network(filled(torch.cat([past, known[:, :-1]], -1), network))
+    y = y[:, :, : x.shape[2], : x.shape[3]]
+    return y + past if increments else y
+
+
 def frames(network: Block, past: Tensor, known: Tensor, steps: int, increments: bool) -> Iterator[Tensor]:
     """Forecast frame by frame with a network that streams."""
     x, state, seen = past, None, 0

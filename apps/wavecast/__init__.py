@@ -15,6 +15,7 @@ from wavecast.core.errors import WavecastError
 if TYPE_CHECKING:
     from wavecast.apps.enhancement.inference import Enhancer
     from wavecast.apps.forecasting.inference import Forecaster
+    from wavecast.apps.forecasting.video_inference import VideoForecaster
 
 __version__ = "0.1.0"
 __all__ = ["WavecastError", "__version__", "load"]
@@ -23,8 +24,8 @@ __all__ = ["WavecastError", "__version__", "load"]
 @overload
 def load(task: Literal["enhance"], model: str | None = None, device: str = "auto") -> "Enhancer": ...
 @overload
-def load(task: Literal["forecast"], model: str, device: str = "auto") -> "Forecaster": ...
-def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer | Forecaster":
+def load(task: Literal["forecast"], model: str, device: str = "auto") -> "Forecaster | VideoForecaster": ...
+def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer | Forecaster | VideoForecaster":
     """Load a model for a task.
 
     Args:
@@ -34,7 +35,8 @@ def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer
 
     Returns:
         For "enhance" an object with `.network`, `.sample_rate` and `.stream()`, called on arrays: see `Enhancer`. For
-        "forecast" one with `.network` and `.format`, called on an xarray.Dataset or a path: see `Forecaster`.
+        "forecast" one with `.network` and `.format`, called on an xarray.Dataset or a path (see `Forecaster`), or on an
+        array of frames where the model is for video (see `VideoForecaster`).
 
     Raises:
         WavecastError: no such task, model or device, or the weights are damaged.
@@ -44,9 +46,9 @@ def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer
 
         return Enhancer.load(model, device)
     if task == "forecast":
-        from wavecast.apps.forecasting.inference import Forecaster
+        from wavecast.apps.forecasting.video_inference import load_forecaster
 
         if model is None:
             raise WavecastError("a forecaster is made for its fields, and must be named", 'load("forecast", model=...)')
-        return Forecaster.load(model, device)
+        return load_forecaster(model, device)
     raise WavecastError(f"there is no task {task!r}", "tasks: enhance, forecast")

@@ -1,14 +1,17 @@
-"""`wavecast bench enhance`: real-time factor, latency and memory on this machine."""
+"""`wavecast bench enhance|forecast`: speed, latency and memory on this machine."""
 
 import argparse
 
-from wavecast.console import JsonReport, common_arguments, positive
+from wavecast.console import JsonReport, UsageError, common_arguments, positive
+
+SECONDS, STEPS = 10, 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("app", choices=("enhance",))
-    parser.add_argument("--seconds", type=positive, default=10, metavar="N", help="of sound to work on (10)")
+    parser.add_argument("app", choices=("enhance", "forecast"))
+    parser.add_argument("--seconds", type=positive, metavar="N", help=f"of sound, for enhance ({SECONDS})")
+    parser.add_argument("--steps", type=positive, metavar="N", help=f"to forecast ({STEPS})")
     common_arguments(parser)
 
 
@@ -16,12 +19,22 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and print a table."""
     import torch
 
-    from wavecast.apps.enhancement.bench import measure
-
+    if args.seconds and args.app != "enhance":
+        raise UsageError("--seconds are of sound", "give --steps")
+    if args.steps and args.app != "forecast":
+        raise UsageError("--steps are of forecasts", "give --seconds")
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.app == "enhance":
+        from wavecast.apps.enhancement.bench import measure as measure_enhancer
+
+        rows = measure_enhancer(args.model, args.device, args.seconds or SECONDS)
+    else:
+        from wavecast.apps.forecasting.bench import measure as measure_forecaster
+
+        rows = measure_forecaster(args.model, args.device, args.steps or STEPS)
     report = JsonReport(args.json, args.overwrite)
-    for row in measure(args.model, args.device, args.seconds):
+    for row in rows:
         report.add(row)
         if args.json != "-":
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {
     "convs5": "wavecast.apps.forecasting.convs5:ConvS5",
+    "convs5_anomalies": "wavecast.apps.forecasting.anomalies:convs5_anomalies",
     "frcrn": "wavecast.apps.enhancement.frcrn:FRCRN",
     "frcrn_stream": "wavecast.apps.enhancement.frcrn_stream:FRCRNStream",
     "predformer": "wavecast.apps.forecasting.predformer:PredFormer",
+    "predformer_anomalies": "wavecast.apps.forecasting.anomalies:predformer_anomalies",
+    "state_space_mixer": "wavecast.apps.forecasting.state_space_mixer:StateSpaceMixer",
 }
 """Where each architecture's class is; its hyper-parameters are its keyword arguments."""
 REQUIRED = ("name", "architecture", "task", "hyperparameters")
@@ -51,7 +54,8 @@ class Card:
         task: what it is for: "enhance" or "forecast".
         hyperparameters: keyword arguments of the architecture, plain data.
         sample_rate: in hertz, of a model for sound.
-        fields: of a model for fields: its channels, grid, steps and scales (`wavecast.apps.forecasting.fields`).
+        fields: of a forecaster: channels, grid, steps and scales of its fields or its video (`format` and
+            `video_format` in `wavecast.apps.forecasting`).
         weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
         block: samples a stream is fed at once; 0 when the model cannot stream.
         latency_ms: algorithmic latency in milliseconds, None when the model needs the whole signal.

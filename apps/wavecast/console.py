@@ -73,12 +73,22 @@ def did_you_mean(word: str, choices: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near[0]}?" if near else otherwise
 
 
-def common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that mean the same in every command that runs a model."""
+def common_arguments(parser: argparse.ArgumentParser, several_models: bool = False) -> None:
+    """Add the options that mean the same in every command that runs a model.
+
+    Args:
+        parser: of the command.
+        several_models: let --model be given again; `args.model` is a list then.
+    """
     group = parser.add_argument_group("common options")
     group.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (auto)")
     group.add_argument("--threads", type=positive, metavar="N", help="processor threads (the library's choice)")
-    group.add_argument("--model", metavar="NAME|PATH", help="a name from `wavecast models list`, or a file")
+    group.add_argument(
+        "--model",
+        action="append" if several_models else "store",
+        metavar="NAME|PATH",
+        help=f"a name from `wavecast models list`, or a file{'; again for more members' if several_models else ''}",
+    )
     group.add_argument("--json", metavar="FILE|-", help="write a report, one JSON object a line")
     group.add_argument("--overwrite", action="store_true", help="replace files that exist")
     talk_arguments(group)

@@ -14,7 +14,7 @@ from wavecast.core.errors import WavecastError
 
 COMMANDS = {
     "enhance": ("wavecast.apps.enhancement.command", "a noisy recording in, clean speech out"),
-    "forecast": ("wavecast.apps.forecasting.command", "weather fields in, the fields that follow out"),
+    "forecast": ("wavecast.apps.forecasting.command", "weather fields or video in, what follows out"),
     "score": ("wavecast.apps.forecasting.score_command", "a forecast against what happened, beside baselines"),
     "train": ("wavecast.training", "train a network on your data"),
     "evaluate": ("wavecast.training", "score a trained network"),

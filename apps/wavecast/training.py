@@ -52,6 +52,12 @@ TASKS = {
         "wavecast.apps.forecasting.evaluation:evaluate",
         "wavecast forecast FIELDS --model {}",
     ),
+    "video": Task(
+        "wavecast.apps.forecasting.task:ForecastingTask",
+        "wavecast.datamodules.video:VideoData",
+        "wavecast.apps.forecasting.video_evaluation:evaluate",
+        "wavecast forecast CLIP --model {}",
+    ),
 }
 
 HARMLESS = (

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from facts import facts
+from timing import peak_mib
 from torch import Tensor
 from torch.nn import functional
 
@@ -174,12 +175,6 @@ def memory(version: str, frames: int, backward: bool) -> float:
     before = peak_mib()
     function()
     return peak_mib() - before
-
-
-def peak_mib() -> float:
-    """Give the most memory this process has had (Linux; getrusage would count its parent's too)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ comes first: a mismatch with the definition ends the run. Results: `results/dept
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from facts import facts
+from timing import bandwidth, seconds
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,31 +33,6 @@ GPU_SHAPES = [
     (32, 8192, 512, 3, 8, "bfloat16"),
 ]
 CPU_SHAPES = [(1, 8192, 128, 20, 1, "float32"), (1, 8192, 512, 39, 1, "float32"), (1, 8192, 256, 3, 8, "float32")]
-
-
-def seconds(function: Callable[[], object], cuda: bool) -> float:
-    """Time a call: the median of 20 on a GPU, the least processor time of 8 on a CPU."""
-    times = []
-    for _ in range(25 if cuda else 9):
-        if cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            function()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(begin.elapsed_time(end) / 1000)
-        else:
-            begun = time.process_time()
-            function()
-            times.append(time.process_time() - begun)
-    return sorted(times[5:])[10] if cuda else min(times[1:])
-
-
-def bandwidth(device: str) -> float:
-    """Measure the bytes a second that copying moves, reads and writes counted."""
-    x = torch.empty((1 << 28 if device == "cuda" else 1 << 25), device=device)
-    y = torch.empty_like(x)
-    return 2 * x.numel() * x.element_size() / seconds(lambda: y.copy_(x), device == "cuda")
 
 
 def gate(device: str, taps: int, dilation: int) -> None:

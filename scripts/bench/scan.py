@@ -6,23 +6,24 @@ The floor is memory: forward reads b, and a where it varies in time, and writes 
 (and a) and writes the gradient of b (and of a). Each time is set beside that many bytes over the measured copy
 bandwidth. The peer is the loop that one writes without the operator, `h[t] = a[t] * h[t-1] + b[t]`, its gradients by
 autograd. A CPU's copy goes into memory that is in use already; h is new, and the system's zeroing of it counts.
-`compiled` in the result tells whether the installation had built `native.c`. Correctness comes first: a mismatch with
-the definition ends the run. Results: `results/scan_DEVICE.json`.
+`compiled` in the result tells whether the installation had built `native.c`; where it had, the form in plain torch is
+timed too. Correctness comes first: a mismatch with the definition ends the run. Results: `results/scan_DEVICE.json`.
 """
 
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 from facts import facts
+from timing import bandwidth, seconds
 from torch import Tensor
 
-from wavecast.core.ops.scan import scan
-from wavecast.core.ops.scan.cpu import compiled
+from wavecast.core.ops.scan import cpu, scan
 from wavecast.core.ops.scan.reference import scan as definition
 
 HERE = Path(__file__).resolve().parent
@@ -44,29 +45,29 @@ LOOPED = 2**14
 """Steps up to which the plain loop is timed on a GPU; it takes as many launches."""
 
 
-def seconds(function: Callable[[], object], cuda: bool) -> float:
-    """Time a call: the median of 20 on a GPU, the least processor time of 6 on a CPU."""
-    times = []
-    for _ in range(25 if cuda else 6):
-        if cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            function()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(begin.elapsed_time(end) / 1000)
-        else:
-            begun = time.process_time()
-            function()
-            times.append(time.process_time() - begun)
-    return sorted(times[5:])[10] if cuda else min(times)
+def operator(a: Tensor, b: Tensor) -> Tensor:
+    """Scan."""
+    return scan(a, b)[0]
 
 
-def bandwidth(device: str) -> float:
-    """Measure the bytes a second that copying moves, reads and writes counted."""
-    x = torch.empty((1 << 28 if device == "cuda" else 1 << 24), device=device)
-    y = torch.empty_like(x)
-    return 2 * x.numel() * x.element_size() / seconds(lambda: y.copy_(x), device == "cuda")
+def built(device: str) -> bool:
+    """Tell whether the compiled form is what computes."""
+    return device == "cpu" and cpu.compiled() is not None
+
+
+@contextmanager
+def in_torch() -> Iterator[None]:
+    """Leave the compiled form aside."""
+    kept = cpu.compiled
+    cpu.compiled = nothing
+    try:
+        yield
+    finally:
+        cpu.compiled = kept
+
+
+def nothing() -> None:
+    """Stand for a compiled form that is not there."""
 
 
 def loop(a: Tensor, b: Tensor) -> Tensor:
@@ -106,22 +107,26 @@ def measure(shape: tuple[int, ...], name: str, constant: bool, device: str, copi
     """Time forward and forward with backward, ours and the loop's."""
     dtype, cuda = getattr(torch, name), device == "cuda"
     gate(device, dtype, constant, (2, 3) if len(shape) > 3 else (5,))
+    with in_torch():
+        gate(device, dtype, constant, (2, 3) if len(shape) > 3 else (5,))
     tensors = inputs(shape, dtype, constant, device)
     leaves = [x.clone().requires_grad_() for x in tensors]
     grad = torch.randn_like(tensors[1])
     row: dict[str, object] = {"shape": shape, "dtype": name, "constant": constant}
     moved = tensors[1].numel() * tensors[1].element_size()
     forward_bytes, both_bytes = (2 * moved, 5 * moved) if constant else (3 * moved, 8 * moved)
-    for whose, function in (("wavecast", lambda a, b: scan(a, b)[0]), ("loop", loop)):
-        if whose == "loop" and cuda and shape[1] > LOOPED:
-            continue
-        with torch.no_grad():
-            forward = seconds(lambda f=function: f(*tensors), cuda)
-        row[whose] = {"forward_ms": 1000 * forward, "forward_of_copy": forward_bytes / copies / forward}
-        if whose == "loop" and shape[1] > 1000:  # autograd keeps a node and a tensor for every step
-            continue
-        both = seconds(lambda f=function: torch.autograd.grad(f(*leaves), leaves, grad), cuda)
-        row[whose] |= {"both_ms": 1000 * both, "both_of_copy": both_bytes / copies / both}  # type: ignore[operator]
+    versions = ["wavecast", *(["wavecast in torch"] if built(device) else [])]
+    versions += [] if cuda and shape[1] > LOOPED else ["loop"]
+    for whose in versions:
+        function = loop if whose == "loop" else operator
+        with in_torch() if whose == "wavecast in torch" else nullcontext():
+            with torch.no_grad():
+                forward = seconds(partial(function, *tensors), cuda)
+            row[whose] = {"forward_ms": 1000 * forward, "forward_of_copy": forward_bytes / copies / forward}
+            if whose == "loop" and shape[1] > 1000:  # autograd keeps a node and a tensor for every step
+                continue
+            both = seconds(lambda f=function: torch.autograd.grad(f(*leaves), leaves, grad), cuda)
+            row[whose] |= {"both_ms": 1000 * both, "both_of_copy": both_bytes / copies / both}  # type: ignore[operator]
     return row
 
 
@@ -140,7 +145,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if args.device == "cuda" else ""
     result = {"copy_bytes_per_second": copies, "threads": args.threads, "rows": rows, **facts(name)}
     if args.device == "cpu":
-        result["compiled"] = compiled() is not None
+        result["compiled"] = built(args.device)
     path = HERE / "results" / f"scan_{args.device}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
 

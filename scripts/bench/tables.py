@@ -11,6 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "scripts" / "bench" / "results"
+SHOWN_HOURS = (1, 3, 6, 9, 12)
 NAMES = {"noisy": "noisy input", "wavecast": "**frcrn.stream16k**"}
 
 
@@ -102,8 +103,29 @@ def variants() -> str:
     return "\n".join(lines)
 
 
+def forecasts() -> str:
+    """Set the shipped forecasters beside the baselines, at some lead times."""
+    result = read("forecast_quality")
+    ((variable, table),) = result["rmse"].items()
+    lines = [
+        "| lead | " + " | ".join(f"**{name}**" if name in result["models"] else name for name in table) + " |",
+        "|---" * (len(table) + 1) + "|",
+    ]
+    for hours, row in zip(result["lead_hours"], zip(*table.values(), strict=True), strict=True):
+        if hours in SHOWN_HOURS:
+            lines.append(f"| {hours:g} h | " + " | ".join(f"{one:.2f}" for one in row) + " |")
+    first, last = result["report"]
+    lines += [
+        "",
+        f"RMSE in {result['units'][variable]} from {result['initial_times']} initial times, {first} to {last}; "
+        f"networks and baselines know {' to '.join(result['train'])}. `scripts/bench/forecast_quality.py`, "
+        f"{source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
 PLACES = {
-    "README.md": {"quality": quality, "speed": speed, "windows": windows},
+    "README.md": {"quality": quality, "speed": speed, "windows": windows, "forecasts": forecasts},
     "checkpoints/README.md": {"variants": variants},
 }
 

@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +10,7 @@ import soundfile
 import torch
 import yaml
 
+from kit.ranks import launch
 from kit.sounds import hiss, voice, write_folder
 from wavecast import training
 from wavecast.cards import find_model, load_network
@@ -228,38 +225,12 @@ def test_evaluate_prints_a_table_and_json(work, sounds, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
-def launch(processes, words, work):
-    """Start a training as torchrun does: one process a rank, told by its environment where the others are."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
-    place |= {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0"}
-    command = [sys.executable, "-m", "wavecast", "train", "enhancement", *words]
-    running = [
-        subprocess.Popen(
-            command,
-            cwd=work,
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    try:
-        return [(process.communicate(timeout=120), process.returncode) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-
-
 def test_two_processes_hear_what_one_would(work, sounds):
     """Two ranks of batch 1 see the items of one process of batch 2, and their averaged gradients are its gradients."""
     words = [*recipe(work, model={"loss": "si_snr"}), *sources(sounds)]
     assert main(["train", "enhancement", *words, "--run", "one", "--quiet"]) == 0
     two = ["--run", "two", "--data.batch_size", "1", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    for (out, err), code in launch(2, [*words, *two], work):
+    for (out, err), code in launch(2, ["train", "enhancement", *words, *two], work):
         assert code == 0, err
         assert out == ""
     one, both = (torch.load(work / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("one", "two"))

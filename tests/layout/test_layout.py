@@ -1,8 +1,11 @@
 """The house: which way imports run, what the packages hold, how long files are, what is documented."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -13,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGE_DIR = PROJECT["tool"]["setuptools"]["package-dir"]
+EXTENSIONS = {one["name"]: one["sources"] for one in PROJECT["tool"]["setuptools"]["ext-modules"]}
 LAYERS = {"core": 0, "datamodules": 1, "apps": 2}
 SOURCES = sorted(path for folder in LAYERS for path in (ROOT / folder).rglob("*.py"))
 ALL_CODE = SOURCES + sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts" / "bench").glob("*.py")])
@@ -132,25 +136,35 @@ def test_every_package_is_listed():
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Build wheel and sdist from a copy of what belongs to them, offline."""
-    import shutil
-
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
     for name in ("core", "datamodules", "apps", "checkpoints", "scripts/recipes"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy / name)
     for kind in ("sdist", "wheel"):
-        code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
-        done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=copy, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
+        build(kind, copy, out)
     return out
+
+
+def build(kind: str, tree: Path, out: Path, **environment: str) -> None:
+    """Build a wheel or an sdist from a tree."""
+    code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
+    words = [sys.executable, "-c", code, str(out)]
+    done = subprocess.run(words, cwd=tree, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def is_of_an_extension(name: str) -> bool:
+    """Tell whether a file of a wheel is compiled, or the source of what is."""
+    return name.partition(".")[0].replace("/", ".") in EXTENSIONS and not name.endswith(".py")
 
 
 def test_the_wheel_equals_the_tree(built):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        inside = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        inside = {name: archive.read(name) for name in names if not is_of_an_extension(name)}
     expected = {name: path.read_bytes() for name, path in packaged_files().items()}
     assert sorted(inside) == sorted(expected)
     assert [name for name in expected if inside[name] != expected[name]] == []
@@ -160,8 +174,34 @@ def test_the_sdist_holds_the_tree(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    missing = [name_of(path) for path in packaged_files().values() if name_of(path) not in inside]
-    assert not missing, f"not in the sdist: {missing}"
+    wanted = [name_of(path) for path in packaged_files().values()]
+    wanted += [source for sources in EXTENSIONS.values() for source in sources]
+    assert not {*wanted} - inside, f"not in the sdist: {sorted({*wanted} - inside)}"
+
+
+def compiled(wheel: Path) -> list[str]:
+    """List the extensions that a wheel holds compiled."""
+    suffixes = (".so", ".pyd")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name.partition(".")[0].replace("/", ".") for name in archive.namelist() if name.endswith(suffixes)]
+    return sorted(names)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif(not Path(sysconfig.get_path("include"), "Python.h").exists(), reason="needs Python's headers")
+def test_the_wheel_holds_what_is_compiled(built):
+    (wheel,) = built.glob("*.whl")
+    assert compiled(wheel) == sorted(EXTENSIONS)
+
+
+def test_the_sdist_installs_without_a_compiler(built, tmp_path):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.iterdir()
+    build("wheel", tree, tmp_path, CC="false")
+    (wheel,) = tmp_path.glob("*.whl")
+    assert compiled(wheel) == []
 
 
 def test_the_type_checkers_links_cover_every_package():

@@ -16,6 +16,7 @@ from wavecast.core.ops.scan import cpu, reference, scan
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.complex64: 1e-5, torch.complex128: 1e-12}
 DTYPES = list(TOLERANCE)
+INSTALLED = cpu.compiled
 
 
 @pytest.fixture(scope="module", params=["torch", "compiled"])
@@ -27,7 +28,8 @@ def form(request, tmp_path_factory):
         header = Path(sysconfig.get_path("include")) / "Python.h"
         if compiler is None or not header.exists():
             pytest.skip("needs a C compiler and Python's headers")
-        built = tmp_path_factory.mktemp("native") / "native.so"
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        built = tmp_path_factory.mktemp("native") / f"native{suffix}"
         source = Path(cpu.__file__).with_name("native.c")
         options = ["-O3", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{header.parent}"]
         subprocess.run([compiler, *options, str(source), "-o", str(built)], check=True)
@@ -36,7 +38,7 @@ def form(request, tmp_path_factory):
         loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "compiled", lambda: module)
-        yield
+        yield request.param
 
 
 def generated(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -151,6 +153,28 @@ def test_real_and_complex_mix(dtypes, constant):
     compare(a, b.real, generated(2, 3, dtype=torch.complex64))
 
 
+def test_small_steps_are_left_to_the_compiled_form_where_there_is_one(form, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("plain torch ran")
+
+    monkeypatch.setattr(cpu, "run_steps", refuse)
+    monkeypatch.setattr(cpu, "run_chunks", refuse)
+    small, large = inputs(2, 100, 3, constant=True), inputs(1, 4, 128, 129, constant=True)
+    if form == "compiled":
+        scan(*small)
+    for tensors in (small, large) if form == "torch" else (large,):
+        with pytest.raises(AssertionError, match="plain torch ran"):
+            scan(*tensors)
+
+
+def test_a_compiled_form_for_another_system_is_not_in_the_way(monkeypatch):
+    def fail(name):
+        raise ImportError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(cpu, "import_module", fail)
+    assert INSTALLED.__wrapped__() is None
+
+
 def test_geometric_series():
     h, last = scan(torch.tensor([0.5, -0.5]).double(), torch.ones(1, 50, 2).double())
     t = torch.arange(1, 51).double()
@@ -236,6 +260,7 @@ def test_large_factors_leave_zero_alone(constant):
     assert_close(h[0, -1, 0], torch.tensor((4.0**20 - 1) / 3), 1e-6)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("constant", [True, False])
 @pytest.mark.parametrize(("reverse", "segmented"), [(False, False), (True, False), (False, True), (True, True)])
@@ -271,7 +296,6 @@ def test_derivatives_of_second_order_equal_the_definitions(constant):
         assert_close(mine, its, 1e-11)
 
 
-@pytest.mark.usefixtures("form")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("constant", [True, False])

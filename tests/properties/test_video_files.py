@@ -63,6 +63,13 @@ def test_lossless_files_come_back_to_the_bit(tmp_path, suffix, channels, shape):
     np.testing.assert_allclose(times, np.arange(len(x)) / (25 if suffix == ".mkv" else 1), atol=1e-3)
 
 
+def test_arrays_hold_fractions_and_any_channels(tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 5, 4, 2)).astype(np.float32)
+    found = open_array(write(tmp_path / "x.npy", x))
+    np.testing.assert_array_equal(found, x)
+    assert found.dtype == np.float32
+
+
 @pytest.mark.parametrize("rows", [24, 25])
 @pytest.mark.parametrize("cols", [32, 33])
 def test_mp4_has_even_sizes_and_little_loss(tmp_path, rows, cols):
@@ -288,7 +295,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, suffix):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        with pytest.raises(WavecastError, match=r"cannot write .*: file too large") as found:
+        with pytest.raises(WavecastError, match=r"cannot write .*: File too large") as found:
             write(tmp_path / f"x{suffix}", x)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -301,8 +308,9 @@ def test_targets_and_frames_that_cannot_be(tmp_path):
             VideoWriter(tmp_path / name, 25)
     with pytest.raises(ValueError, match="a rate of 0 "):
         VideoWriter(tmp_path / "x.mp4", 0)
-    for bad in (movie().astype(float), movie()[..., :2], movie()[0], movie()[:, :0]):
-        with pytest.raises(ValueError, match="give uint8"), VideoWriter(tmp_path / "x.npy", 25) as writer:
+    unfit = [(".npy", movie().astype(float)), (".npy", movie()[0]), (".npy", movie()[:, :0])]
+    for suffix, bad in [*unfit, (".mkv", movie()[..., :2]), (".mkv", movie().astype(np.float32))]:
+        with pytest.raises(ValueError, match="give uint8"), VideoWriter(tmp_path / f"x{suffix}", 25) as writer:
             writer.write(bad)
     with pytest.raises(ValueError, match="have one size"), VideoWriter(tmp_path / "x.npy", 25) as writer:
         writer.write(movie())

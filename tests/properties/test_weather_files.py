@@ -181,7 +181,8 @@ def test_counts_become_times_and_counts_again(tmp_path):
     truth.assign_coords(time=np.arange(3)).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     with pytest.raises(WavecastError, match=r"time counts 0, 1 \.\.\. without units") as caught:
         open_fields(tmp_path / "a.nc")
-    assert "start='1996-01-05T00'" in caught.value.hint
+    assert "--start 1996-01-05T00 (in training --data.start 1996-01-05T00) is the time of" in caught.value.hint
+    assert "--hours 6 (in training --data.hours 6) the length of one" in caught.value.hint
     with open_fields(tmp_path / "a.nc", start="2010-12-31", hours=6) as opened:
         np.testing.assert_array_equal(opened.times, truth.time.values)
         restored = opened.layout.restore(opened.dataset)
@@ -257,11 +258,15 @@ REFUSED = {
     "missing values": (
         lambda d: with_values(d, np.nan),
         "1 of 576 values of 2m_temperature are missing",
-        "interpolate",
+        "--missing interpolate (in training --data.missing interpolate)",
     ),
     "infinite": (lambda d: with_values(d, np.inf), "1 values of 2m_temperature are infinite", "_FillValue"),
     "Celsius, units unsaid": (lambda d: scaled(d, None, 1, -273.15), "is expected from 160 to 345 K", "degc"),
-    "Celsius, called kelvin": (lambda d: scaled(d, "K", 1, -273.15), "is expected from 160", "units={'2m_temperature'"),
+    "Celsius, called kelvin": (
+        lambda d: scaled(d, "K", 1, -273.15),
+        "is expected from 160",
+        "--units 2m_temperature=degc (in",
+    ),
     "units of another": (lambda d: scaled(d, "m s-1"), "'m s-1', which is no unit of it", "'celsius'"),
     "undeclared fill value": (lambda d: with_values(d, 9.96921e36), "runs from", "_FillValue"),
     "gap": (lambda d: at(d, "time", [0, 1, 2, 4, 5, 6]), "1 h as a rule, but 2 h from 2010-12-31T02", "gap"),

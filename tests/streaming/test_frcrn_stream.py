@@ -24,7 +24,9 @@ def small(memory: str = "fsmn", excitation: str = "none") -> FRCRNStream:
     )
 
 
-@pytest.mark.parametrize(("memory", "excitation"), [("fsmn", "none"), ("tcnca", "none"), ("fsmn", "se"), ("fsmn", "scse")])
+@pytest.mark.parametrize(
+    ("memory", "excitation"), [("fsmn", "none"), ("tcnca", "none"), ("fsmn", "se"), ("fsmn", "scse")]
+)
 def test_the_network_keeps_the_law(memory, excitation):
     check_block(small(memory, excitation), 0.1 * torch.randn(3, 32 * 16 + 5), examples=8, silence=20_000)
 

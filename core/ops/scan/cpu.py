@@ -17,7 +17,6 @@ import mmap
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import repeat
 from math import isqrt
 from typing import Any
@@ -142,9 +141,11 @@ def run(a: Tensor, b: Tensor, state: Tensor, h: Tensor, starts: Tensor | None, r
 
 @cache
 def compiled() -> Any:
-    """Import the compiled form; None where it has not been built."""
-    name = "wavecast.core.ops.scan.native"
-    return import_module(name) if find_spec(name) else None
+    """Import the compiled form; None where it has not been built, or was built for another system."""
+    try:
+        return import_module("wavecast.core.ops.scan.native")
+    except ImportError:
+        return None
 
 
 def is_native(a: Tensor, b: Tensor, state: Tensor) -> bool:

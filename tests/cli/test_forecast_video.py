@@ -1,8 +1,6 @@
 """`wavecast forecast`, `score`, `train` and `evaluate` on video: from a clip to scored frames."""
 
-import gzip
 import json
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 import wavecast as suite
+from kit.digits import write_digits
 from wavecast.apps.forecasting.task import shaped_by
 from wavecast.apps.forecasting.video_format import VideoFormat
 from wavecast.apps.forecasting.video_inference import VideoForecaster
@@ -77,11 +76,8 @@ def sources(folder, name):
         }
         np.savez(folder / "dataset.npz", **flows)
         return folder / "dataset.npz"
-    for split, count in (("train", 12), ("t10k", 4)):
-        images = np.zeros((count, 28, 28), np.uint8)
-        images[:, 8:20, 8:20] = 200
-        data = struct.pack(">4I", 0x803, count, 28, 28) + images.tobytes()
-        (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(data))
+    write_digits(folder)
+    write_digits(folder, "t10k-images-idx3-ubyte.gz", 4)
     return folder
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from kit.digits import write_digits
 from wavecast.datamodules.atmosphere import synthetic_atmosphere, write_weatherbench1
+from wavecast.datamodules.video_writer import VideoWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,6 +35,11 @@ def folder(tmp_path):
     atmosphere = synthetic_atmosphere("2017-01-01", 6 * 24, variables=["2m_temperature"])
     write_weatherbench1(atmosphere, tmp_path / "wb")
     atmosphere.to_netcdf(tmp_path / "era5.nc", engine="h5netcdf")
+    write_digits(tmp_path / "digits")
+    frames = np.random.default_rng(1).integers(0, 255, (20, 32, 32, 3), np.uint8)
+    for name, part in (("clip.mp4", frames[:10]), ("truth.mp4", frames[10:15])):
+        with VideoWriter(tmp_path / name, 10, overwrite=False) as writer:
+            writer.write(part)
     programs = tmp_path / "bin"
     programs.mkdir()
     samples = tmp_path / "microphone.raw"

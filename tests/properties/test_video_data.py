@@ -1,13 +1,11 @@
 """Video data: what is history and what comes next, splits that share nothing, the order of items over runs."""
 
-import gzip
-import struct
-
 import numpy as np
 import pytest
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn, optim
 
+from kit.digits import write_digits
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.video import VideoData
 from wavecast.datamodules.video_windows import ArrayRecording, Windows, resize_by_area
@@ -28,13 +26,6 @@ def numbers(item, scale=255):
 def windows(lengths=(9, 5, 12), **options):
     recordings = [ArrayRecording([numbered(n, first=20 * k)], None, "x") for k, n in enumerate(lengths)]
     return Windows(recordings, **{"history": 3, "horizon": 2, "stride": 2, **options})
-
-
-def write_digits(folder, name="train-images-idx3-ubyte.gz", count=12, first=100):
-    folder.mkdir(exist_ok=True)
-    images = np.zeros((count, 28, 28), np.uint8)
-    images[:, 8:20, 8:20] = first + np.arange(count, dtype=np.uint8)[:, None, None]
-    (folder / name).write_bytes(gzip.compress(struct.pack(">4I", 0x803, count, 28, 28) + images.tobytes()))
 
 
 def write_videos(folder, count, frames=12, first=0, suffix=".mkv"):

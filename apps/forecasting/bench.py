@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wavecast.apps.forecasting.format import FieldFormat
-from wavecast.apps.forecasting.steps import pieces
+from wavecast.apps.forecasting.steps import known_from, pieces
 from wavecast.apps.forecasting.video_inference import load_forecaster
 from wavecast.cards import Card, build_network, known_cards
 from wavecast.core.block import Block
@@ -107,7 +107,8 @@ def time_steps(subject: Subject, steps: int) -> tuple[float, float, float]:
     device = next(subject.network.parameters()).device
     draw = torch.Generator().manual_seed(0)
     past = torch.randn(1, subject.history, rows, cols, channels, generator=draw).to(device)
-    known = torch.randn(1, subject.history + steps, rows, cols, subject.extras, generator=draw).to(device)
+    planes = torch.randn(1, subject.history + steps, rows, cols, subject.extras, generator=draw)
+    known = known_from(planes.to(device))
     next(pieces(subject.network, past, known, 1, subject.increments)).cpu()
     begun, cpu, first = time.perf_counter(), time.process_time(), 0.0
     for piece in pieces(subject.network, past, known, steps, subject.increments):

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from wavecast.apps.forecasting.drift import DriftWatch
 from wavecast.apps.forecasting.forecast_layout import forecast_coordinates
@@ -181,10 +181,15 @@ class Forecaster:
         past = scale.normalize(fields.read(first, at + 1, channels))
         past = past if shift is None else past + shift
         times = instants(fields, first, self.history + steps)
-        ahead = self.format.known_ahead(self._statics(fields)).planes(times)
-        seen, known = (torch.from_numpy(x)[None].to(self.device) for x in (past, ahead))
+        ahead = self.format.known_ahead(self._statics(fields))
+
+        def known(first: int, stop: int) -> Tensor:
+            return torch.from_numpy(ahead.planes(times[first:stop]))[None].to(self.device)
+
         watch, done = DriftWatch(past, channels), 0
-        for piece in pieces(self.network, seen, known, steps, self.format.increments):
+        for piece in pieces(
+            self.network, torch.from_numpy(past)[None].to(self.device), known, steps, self.format.increments
+        ):
             standard = piece[0].float().cpu().numpy()
             if steps > self.horizon and not self.drift:
                 self.drift = self._describe_drift(watch, standard, done, show(fields.times[at]))

@@ -7,7 +7,7 @@ window moves on. What is known ahead (hours, seasons, places) goes in beside the
 Axes: batch time row col channel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 
 import torch
@@ -16,6 +16,9 @@ from torch.nn import functional
 
 from wavecast.core.block import Block
 from wavecast.core.stream import flushed_denormals
+
+Known = Callable[[int, int], Tensor]
+"""Gives what is known ahead from one instant to before another, counted from the first of the history."""
 
 
 def forecast(network: Block, past: Tensor, known: Tensor, steps: int, increments: bool = False) -> Tensor:
@@ -31,13 +34,25 @@ def forecast(network: Block, past: Tensor, known: Tensor, steps: int, increments
     Returns:
         (batch, steps, row, col, channel).
     """
-    return torch.cat([*pieces(network, past, known, steps, increments)], 1)
+    return torch.cat([*pieces(network, past, known_from(known), steps, increments)], 1)
 
 
-def pieces(network: Block, past: Tensor, known: Tensor, steps: int, increments: bool = False) -> Iterator[Tensor]:
-    """Forecast like `forecast`, and give each piece when it is done: (batch, some steps, row, col, channel)."""
+def pieces(network: Block, past: Tensor, known: Known, steps: int, increments: bool = False) -> Iterator[Tensor]:
+    """Forecast like `forecast`, and give each piece when it is done: (batch, some steps, row, col, channel).
+
+    What is known ahead is asked for step by step, so that a long forecast needs no more memory than a short one.
+    """
     run = windows if network.lookahead == inf else frames
     return run(network, past, known, steps, increments)
+
+
+def known_from(planes: Tensor) -> Known:
+    """Give what is known ahead from planes of all instants, (batch, history + steps, row, col, extra)."""
+
+    def between(first: int, stop: int) -> Tensor:
+        return planes[:, first:stop]
+
+    return between
 
 
 def taught(network: Block, x: Tensor, known: Tensor, increments: bool = False) -> Tensor:
@@ -58,11 +73,11 @@ def taught(network: Block, x: Tensor, known: Tensor, increments: bool = False) -
     return y + past if increments else y
 
 
-def frames(network: Block, past: Tensor, known: Tensor, steps: int, increments: bool) -> Iterator[Tensor]:
+def frames(network: Block, past: Tensor, known: Known, steps: int, increments: bool) -> Iterator[Tensor]:
     """Forecast frame by frame with a network that streams."""
     x, state, seen = past, None, 0
     for _ in range(steps):
-        here = torch.cat([x, known[:, seen : seen + x.shape[1]]], -1)
+        here = torch.cat([x, known(seen, seen + x.shape[1])], -1)
         with flushed_denormals():
             y, state = network(filled(here, network), state, last=False)
         y = y[:, -1:, : past.shape[2], : past.shape[3], : past.shape[4]]
@@ -71,11 +86,11 @@ def frames(network: Block, past: Tensor, known: Tensor, steps: int, increments: 
         yield x
 
 
-def windows(network: Block, past: Tensor, known: Tensor, steps: int, increments: bool) -> Iterator[Tensor]:
+def windows(network: Block, past: Tensor, known: Known, steps: int, increments: bool) -> Iterator[Tensor]:
     """Forecast window by window with a network that needs whole ones."""
     history, done = past.shape[1], 0
     while done < steps:
-        here = torch.cat([past, known[:, done : done + history]], -1)
+        here = torch.cat([past, known(done, done + history)], -1)
         with flushed_denormals():
             y, _ = network(filled(here, network))
         y = y[:, :, : past.shape[2], : past.shape[3], : past.shape[4]]

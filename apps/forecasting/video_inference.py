@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from wavecast.apps.forecasting.inference import Forecaster
-from wavecast.apps.forecasting.steps import pieces
+from wavecast.apps.forecasting.steps import known_from, pieces
 from wavecast.apps.forecasting.video_format import VideoFormat, is_video
 from wavecast.cards import Card, find_model, load_network
 from wavecast.core.device import choose_device
@@ -122,7 +122,7 @@ class VideoForecaster:
         """Forecast what follows float32 (time, row, col, channel) in [0, 1], some frames at a time."""
         x = torch.from_numpy(self.format.normalize(past))[None].to(self.device)
         nothing = x.new_zeros(1, len(past) + steps, *past.shape[1:3], 0)
-        for piece in pieces(self.network, x, nothing, steps, self.format.increments):
+        for piece in pieces(self.network, x, known_from(nothing), steps, self.format.increments):
             yield self.format.denormalize(piece[0].float().cpu().numpy())
 
 

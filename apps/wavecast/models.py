@@ -17,12 +17,12 @@ from wavecast.cards import (
     save_model,
     sha256,
 )
-from wavecast.console import UsageError, did_you_mean, say, show_error, talk_arguments
+from wavecast.console import UsageError, did_you_mean, positive, say, show_error, talk_arguments
 from wavecast.core.errors import WavecastError
 from wavecast.official import OFFICIAL, UNVERIFIED, Official
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 VERBS = ("list", "show", "pull", "convert", "verify")
 POINTERS = ("last_best_checkpoint", "last_checkpoint")
@@ -46,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE|DIR", help="official weights that were fetched by other means")
     parser.add_argument("--half", action="store_true", help="convert to half precision: half the bytes")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    official = parser.add_argument_group("official forecasters, of which the file does not tell everything")
+    official.add_argument("--as", dest="kind", choices=("convs5", "predformer"), help="whose file it is")
+    official.add_argument(
+        "--frames", nargs=3, type=positive, metavar=("TIME", "ROWS", "COLS"), help="it was trained on (10 64 64)"
+    )
+    official.add_argument("--variant", metavar="NAME", help="of PredFormer: quad_tsst, fac_ts ...")
+    official.add_argument("--patch", type=positive, metavar="N", help="side of PredFormer's patches")
+    official.add_argument("--heads", type=positive, default=8, metavar="N", help="of PredFormer's attention (8)")
     talk_arguments(parser)
 
 
@@ -60,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verb == "pull":
         return pull(args.name, args.weights, args.quiet)
     if args.verb == "convert":
-        return convert(Path(args.name), Path(args.output or "."), args.overwrite, args.quiet, args.half)
+        return convert(args)
     return verify(args.name, args.quiet)
 
 
@@ -198,14 +206,16 @@ def read_official(path: Path) -> "dict[str, Tensor]":
     return convert_state(unwrap(load_pickle(path)))
 
 
-def convert(path: Path, folder: Path, overwrite: bool = False, quiet: bool = False, half: bool = False) -> int:
+def convert(args: argparse.Namespace) -> int:
     """Write safetensors and card for official weights, or for a checkpoint of `wavecast train`, in fp16 if asked to.
 
     Raises:
         WavecastError: the file is none of these, or the target exists.
     """
-    file = official_file(path)
-    if file.suffix == ".ckpt" and "wavecast_card" in load_pickle(file):
+    file, folder = official_file(Path(args.name)), Path(args.output or ".")
+    if args.kind:
+        card, network = read_forecaster(file, args)
+    elif file.suffix == ".ckpt" and "wavecast_card" in load_pickle(file):
         card = find_model(str(file))
         network = load_network(card)
         card = replace(card, weights={}, path=None)
@@ -214,11 +224,21 @@ def convert(path: Path, folder: Path, overwrite: bool = False, quiet: bool = Fal
         network = build_network(card)
         load_strict(network, read_official(file), str(file))
     for target in (folder / f"{card.name}.safetensors", folder / f"{card.name}.yaml"):
-        if target.exists() and not overwrite:
+        if target.exists() and not args.overwrite:
             raise WavecastError(f"{target} exists", "give --overwrite, or another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"{save_model(network, card, folder, half).file}", quiet)
+    say(f"{save_model(network, card, folder, args.half).file}", args.quiet)
     return 0
+
+
+def read_forecaster(file: Path, args: argparse.Namespace) -> "tuple[Card, nn.Module]":
+    """Read an official forecaster as the options describe it."""
+    from wavecast.apps.forecasting.official import read_convs5, read_predformer
+
+    time, rows, cols = args.frames or (10, 64, 64)
+    if args.kind == "convs5":
+        return read_convs5(file, time, rows, cols)
+    return read_predformer(file, time, rows, cols, args.variant, args.patch, args.heads)
 
 
 def official_card(file: Path) -> Card:

@@ -1,4 +1,4 @@
-"""The one exception of the suite: what failed, and what to do about it."""
+"""The one exception of the suite: what failed, and what to do about it; and lists that fit into a line of it."""
 
 
 class WavecastError(Exception):
@@ -18,3 +18,8 @@ class WavecastError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+def listed(items: list[str], most: int = 5) -> str:
+    """Join the first few items of a list, and say how many more there are."""
+    return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wavecast.apps.enhancement.frcrn import ENCODER_KERNELS, FRCRN, WINDOW
-from wavecast.core.errors import WavecastError
+from wavecast.core.errors import WavecastError, listed
 
 LIVE_PARAMETERS = 12_824_276
 DEAD_PARAMETERS = 317_568
@@ -210,8 +210,3 @@ def check(
     ]
     if faults:
         raise WavecastError(f"{len(faults)} tensors do not fit FRCRN: {listed(faults)}", HINT)
-
-
-def listed(items: list[str], most: int = 5) -> str:
-    """Join the first few items of a list, and say how many more there are."""
-    return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")

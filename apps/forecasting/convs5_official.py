@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from wavecast.apps.forecasting.flax_checkpoint import shown
-from wavecast.core.errors import WavecastError
+from wavecast.core.errors import WavecastError, listed
 
 MOST_CHANNELS = 4096
 MOST_NESTED = 16
@@ -239,8 +239,3 @@ def check(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ..
     ]
     if faults:
         raise WavecastError(f"{len(faults)} arrays do not fit ConvS5: {listed(faults)}", HINT)
-
-
-def listed(items: list[str], most: int = 5) -> str:
-    """Join the first few items of a list, and say how many more there are."""
-    return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wavecast.apps.forecasting.predformer import DEEP, VARIANTS, PredFormer
 from wavecast.cards import load_pickle
-from wavecast.core.errors import WavecastError
+from wavecast.core.errors import WavecastError, listed
 
 MODULES = {
     "full": ("space_temporal_transformer",),
@@ -258,8 +258,3 @@ def identity_projections(official: Mapping[str, Tensor], expected: Mapping[str, 
             if name not in official and bias not in official:
                 made |= {name: torch.eye(shape[0]), bias: torch.zeros(shape[0])}
     return made
-
-
-def listed(items: list[str], most: int = 5) -> str:
-    """Join the first few items of a list, and say how many more there are."""
-    return "; ".join(items[:most]) + (f"; and {len(items) - most} more" if len(items) > most else "")

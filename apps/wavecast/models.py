@@ -84,11 +84,11 @@ def list_models() -> int:
             failed = True
         else:
             size = f"{card.weights.get('bytes', 0) / 1e6:.1f} MB"
-            print(f"{card.name:22}{card.task:10}{size:>10}  {card.license:14}here")
+            print(f"{card.name:26}{card.task:10}{size:>10}  {card.license:14}here")
     for name, official in OFFICIAL.items():
         if name not in here:
             size = f"{official.bytes / 1e6:.1f} MB"
-            print(f"{name:22}{official.task:10}{size:>10}  {official.license:14}wavecast models pull {name}")
+            print(f"{name:26}{official.task:10}{size:>10}  {official.license:14}wavecast models pull {name}")
     return int(failed)
 
 

@@ -21,6 +21,7 @@ from wavecast.apps.enhancement.bench import time_calls
 from wavecast.apps.enhancement.inference import Enhancer, Options
 
 HERE = Path(__file__).resolve().parent
+BATCH, SECONDS = 4, 2.0  # of training crops
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "TCNCA instead of FSMN": {"memory": "tcnca"},
@@ -43,14 +44,14 @@ def train(name: str, network: dict[str, Any], args: argparse.Namespace) -> Path:
     words = ["train", "enhancement", "--config", "enhancement_frcrn_stream", "--run", str(run), "--quiet"]
     settings = {
         "model.network": json.dumps(network),
-        "model.warmup_steps": "200",
-        "model.learning_rate": "0.0015",
+        "model.warmup_steps": "100",
+        "model.learning_rate": "0.002",
         "data.speech": json.dumps([str(args.corpus / "speech"), str(args.corpus / "tts")]),
         "data.noise": json.dumps([str(args.corpus / "noise")]),
         "data.cache": str(args.work / "cache"),
-        "data.seconds": "3.0",
-        "data.batch_size": "8",
-        "data.items": str(8 * args.steps),
+        "data.seconds": str(SECONDS),
+        "data.batch_size": str(BATCH),
+        "data.items": str(BATCH * args.steps),
         "data.workers": "0",
         "trainer.max_epochs": "1",
         "trainer.accelerator": "cpu",
@@ -100,7 +101,7 @@ def main() -> None:
             done.write_text(json.dumps(row))
         rows.append(json.loads(done.read_text()))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    result = {"steps": args.steps, "hours_heard": args.steps * 8 * 3 / 3600, "rows": rows, **facts()}
+    result = {"steps": args.steps, "hours_heard": args.steps * BATCH * SECONDS / 3600, "rows": rows, **facts()}
     (HERE / "results" / "enhance_variants.json").write_text(json.dumps(result, indent=2) + "\n")
 
 

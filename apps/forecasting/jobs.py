@@ -135,7 +135,7 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def choose_method(args: argparse.Namespace, options: dict[str, Any]) -> Method:
-    """Find what forecasts: a baseline, models by name or path, or the one shipped model that fits.
+    """Find what forecasts: a baseline, models by name or path, or the known model that fits best.
 
     Raises:
         UsageError: nothing fits, or the options contradict each other.

@@ -26,6 +26,7 @@ from wavecast.datamodules.weather_times import HOUR
 Scores = dict[str, xr.Dataset]
 SHOWN = ("forecast", *UNFITTED, *FITTED)
 MORE = ("bias", "acc", "crps", "spread_skill")  # metrics of the forecast beside RMSE in a table
+COLUMNS = ("method", "variable", "region", "level", "lead_hours", "metric", "value", "units")
 NANOSECONDS = np.timedelta64(1, "ns")
 
 
@@ -77,7 +78,7 @@ def tell(scores: Scores, args: argparse.Namespace) -> None:
         report.add(row)
     report.close()
     if args.csv:
-        write_table(Path(args.csv), rows, args.overwrite)
+        write_table(Path(args.csv), rows, COLUMNS, args.overwrite)
     if args.json != "-":
         print(tables(scores), end="")
     for line in warnings_of(scores):
@@ -207,8 +208,14 @@ def rows_of(scores: Scores) -> list[dict[str, Any]]:
     return rows
 
 
-def write_table(path: Path, rows: list[dict[str, Any]], overwrite: bool) -> None:
+def write_table(path: Path, rows: list[dict[str, Any]], names: Sequence[str], overwrite: bool) -> None:
     """Write all scores as CSV.
+
+    Args:
+        path: of the file.
+        rows: of scores.
+        names: of the columns; a row may lack some.
+        overwrite: replace the file if it exists.
 
     Raises:
         WavecastError: the file exists or cannot be written.
@@ -216,7 +223,6 @@ def write_table(path: Path, rows: list[dict[str, Any]], overwrite: bool) -> None
     if path.exists() and not overwrite:
         raise WavecastError(f"{path} exists", "give --overwrite, or another name")
     text = io.StringIO()
-    names = ["method", "variable", "region", "level", "lead_hours", "metric", "value", "units"]
     writer = csv.DictWriter(text, names, restval="")
     writer.writeheader()
     writer.writerows(rows)

@@ -1,8 +1,6 @@
 """The work of `wavecast score` on video: a forecast beside persistence, frame by frame, against the same truth."""
 
 import argparse
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavecast.apps.forecasting.scoring import write_table
 from wavecast.apps.forecasting.video_jobs import refuse_options
 from wavecast.apps.forecasting.video_scores import SSIM_WINDOW, mae_sum_pixels, mse_sum_pixels, psnr, video_scores
-from wavecast.cards import write_whole
 from wavecast.console import JsonReport, UsageError, say
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.arrays import ARRAY_SUFFIXES
@@ -21,6 +19,7 @@ from wavecast.datamodules.video_windows import Recording, open_recording
 
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 """{method: {metric: (time,)}}, metrics as in `video_scores`."""
+COLUMNS = ("method", "frame", "metric", "value")
 BLOCK = 16  # frames scored at once
 
 
@@ -112,7 +111,7 @@ def tell(scores: Scores, args: argparse.Namespace) -> None:
         report.add(row)
     report.close()
     if args.csv:
-        write_table(Path(args.csv), rows, args.overwrite)
+        write_table(Path(args.csv), rows, COLUMNS, args.overwrite)
     if args.json != "-":
         print(table(scores), end="")
     if "persistence" in scores:
@@ -130,21 +129,6 @@ def rows_of(scores: Scores) -> list[dict[str, Any]]:
         for metric, values in found.items()
         for frame, value in enumerate(values)
     ]
-
-
-def write_table(path: Path, rows: list[dict[str, Any]], overwrite: bool) -> None:
-    """Write all scores as CSV.
-
-    Raises:
-        WavecastError: the file exists or cannot be written.
-    """
-    if path.exists() and not overwrite:
-        raise WavecastError(f"{path} exists", "give --overwrite, or another name")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["method", "frame", "metric", "value"])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())
 
 
 def table(scores: Scores) -> str:

@@ -1,7 +1,6 @@
 """The work of `wavecast enhance`: one input after the other, none stopped by another's fault."""
 
 import argparse
-import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +10,14 @@ from typing import Any
 import torch
 
 from wavecast.apps.enhancement.inference import Enhancer, Options
-from wavecast.apps.enhancement.inputs import Source, find_sources, is_folder, keep_apart, plan_target
-from wavecast.apps.enhancement.progress import Progress
 from wavecast.apps.enhancement.recording import Job, enhance_one, file_info_for
 from wavecast.console import JsonReport, UsageError, say, show_error
 from wavecast.core.errors import WavecastError
 from wavecast.core.pool import Pool, PoolClosed
-from wavecast.datamodules.audio_files import (
-    file_suffix,
-    open_audio,
-    parse_raw,
-)
+from wavecast.datamodules.audio_files import file_suffix, open_audio
 from wavecast.datamodules.riff import SampleFormat
+from wavecast.inputs import Source, find_sources, is_folder, keep_apart, naming, plan_target, raw_format, shown
+from wavecast.progress import Progress
 
 
 def enhance_all(args: argparse.Namespace) -> int:
@@ -31,7 +26,7 @@ def enhance_all(args: argparse.Namespace) -> int:
     Returns:
         0 when all are done, 1 when some failed; a summary says which.
     """
-    raw = _raw(args)
+    raw = raw_format(args.raw)
     if args.threads:
         torch.set_num_threads(args.threads)
     sources, errors = find_sources(args.inputs)
@@ -130,23 +125,6 @@ class Work:
             self.report.add(row)
             say(_line(row), self.args.quiet or job.target == "-")
         return True
-
-
-def _raw(args: argparse.Namespace) -> SampleFormat | None:
-    try:
-        return parse_raw(args.raw) if args.raw else None
-    except ValueError as error:
-        raise UsageError(f"--raw {error}", "for example --raw s16le:16000") from error
-
-
-def naming(source: Source, error: WavecastError) -> str:
-    """Give an error's message with the input's name in it."""
-    return error.message if source.path in error.message else f"{source.path}: {error.message}"
-
-
-def shown(path: str) -> str:
-    """Give a path as text that can be printed, whatever bytes its name holds."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _check_together(args: argparse.Namespace, sources: list[Source]) -> None:

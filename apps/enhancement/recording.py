@@ -13,9 +13,7 @@ import numpy as np
 
 from wavecast.apps.enhancement.frcrn_windows import pass_bytes
 from wavecast.apps.enhancement.inference import DEFAULT_MODEL, Enhancer, Options
-from wavecast.apps.enhancement.inputs import Source
 from wavecast.apps.enhancement.plot import Drawn
-from wavecast.apps.enhancement.progress import Progress
 from wavecast.apps.enhancement.report import Level, Reference
 from wavecast.console import raise_if_interrupted, say
 from wavecast.core.errors import WavecastError
@@ -23,6 +21,8 @@ from wavecast.core.resample import Resampler
 from wavecast.core.stream import flushed_denormals
 from wavecast.datamodules.audio_files import AudioInfo, AudioReader, create_audio, file_info, open_audio, pipe_info
 from wavecast.datamodules.riff import SampleFormat
+from wavecast.inputs import Source
+from wavecast.progress import Progress
 
 HIGHEST_PEAK_DB = -0.1  # of a result that is rescaled: another sample rate or a lossy format may raise it a little
 BLOCK = 1 << 15  # samples of a channel read at once

@@ -1,13 +1,15 @@
 """Which files a command works on, and where each result goes."""
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wavecast.console import UsageError
 from wavecast.core.errors import WavecastError
-from wavecast.datamodules.audio_files import AUDIO_SUFFIXES
+from wavecast.datamodules.audio_files import AUDIO_SUFFIXES, parse_raw
+from wavecast.datamodules.riff import SampleFormat
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def find_sources(words: Sequence[str]) -> tuple[list[Source], list[WavecastError
         except OSError as error:
             errors.append(WavecastError(f"cannot read {word}: {error.strerror}"))
     if "-" in found and len(found) > 1:
-        raise UsageError("stdin (-) goes alone", "enhance the files in a second call")
+        raise UsageError("stdin (-) goes alone", "give the files in a second call")
     return list(found.values()), errors
 
 
@@ -131,3 +133,25 @@ def keep_apart(targets: Sequence[Path], sources: Sequence[Source]) -> list[Path]
         twice = next(target for target in apart if sum(other.absolute() == target.absolute() for other in apart) > 1)
         raise WavecastError(f"two inputs would go to {twice}", "give an output folder with -o FOLDER/")
     return apart
+
+
+def raw_format(text: str | None) -> SampleFormat | None:
+    """Read what --raw says of samples without a header; None for None.
+
+    Raises:
+        UsageError: it is not understood.
+    """
+    try:
+        return parse_raw(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"--raw {error}", "for example --raw s16le:16000") from error
+
+
+def naming(source: Source, error: WavecastError) -> str:
+    """Give an error's message with the input's name in it."""
+    return error.message if source.path in error.message else f"{source.path}: {error.message}"
+
+
+def shown(path: str) -> str:
+    """Give a path as text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

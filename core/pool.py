@@ -124,23 +124,48 @@ class Pool:
             self._closed = True
             self._turn.notify_all()
 
-    @torch.inference_mode()
     def _run(self, requests: Sequence[Request]) -> None:
         """Run steps of one kind as a batch, and hand out the rows."""
-        seats, last = [request.seat for request in requests], requests[0].last
         try:
-            with flushed_denormals():
-                y, state = self.network(torch.cat([request.x for request in requests]), seated(seats), last=last)
+            answers = run_together(
+                self.network,
+                [request.x for request in requests],
+                [request.seat for request in requests],
+                requests[0].last,
+            )
         except Exception as error:  # an answer like any other: it belongs to those who asked
             for request in requests:
                 request.error = error
             return
-        shapes, start = tuple(leaf.shape[1:] for leaf in leaves(state)), 0
-        for request in requests:
-            rows = len(request.x)
-            seat = Ended() if last else Seat(state, start, rows, len(y), shapes)
-            request.answer = y[start : start + rows].clone(), seat
-            start += rows
+        for request, answer in zip(requests, answers, strict=True):
+            request.answer = answer
+
+
+@torch.inference_mode()
+def run_together(
+    network: Block, inputs: Sequence[Tensor], seats: Sequence[Seat | None], last: bool
+) -> list[tuple[Tensor, Seat | Ended]]:
+    """Run a step of several streams as one batch.
+
+    Args:
+        network: in eval mode.
+        inputs: of each stream, (rows, time, ...), alike but for the rows.
+        seats: of the streams, alike in the shapes of their states; None at the beginning.
+        last: whether the streams end here.
+
+    Returns:
+        What each has finished, and its new seat.
+    """
+    with flushed_denormals():
+        y, state = network(torch.cat(list(inputs)), seated(seats), last=last)
+    shapes = tuple(leaf.shape[1:] for leaf in leaves(state))
+    answers, start = [], 0
+    for x in inputs:
+        rows = len(x)
+        seat = Ended() if last else Seat(state, start, rows, len(y), shapes)
+        answers.append((y[start : start + rows].clone(), seat))
+        start += rows
+    return answers
 
 
 def seated(seats: Sequence[Seat | None]) -> State:

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from wavecast.apps.forecasting.convs5 import ConvS5
 from wavecast.apps.forecasting.predformer import PredFormer
+from wavecast.apps.forecasting.state_space_mixer import StateSpaceMixer
 from wavecast.apps.forecasting.steps import filled
 from wavecast.core.block import Block
 from wavecast.core.state import State, own, state
@@ -227,10 +228,34 @@ def predformer_anomalies(
         steps_per_day: of the data.
         network: the other hyper-parameters of `PredFormer`.
     """
-    patch = network.get("patch", 4)
-    full = [-(-side // patch) * patch for side in (rows, cols)]
-    options = {**network, "patch": patch, "time": time, "rows": full[0], "cols": full[1]}
+    options = {**network, **whole_patches(rows, cols, network), "time": time}
     inner = PredFormer(channels=channels + extras, output_channels=channels, **options)
     nn.init.zeros_(inner.head.linear.weight)
     nn.init.zeros_(inner.head.linear.bias)
     return Anomalies(inner, rows, cols, channels, time, steps_per_day)
+
+
+def state_space_mixer_anomalies(
+    rows: int, cols: int, channels: int, extras: int, steps_per_day: float, network: dict[str, Any]
+) -> Anomalies:
+    """Build `Anomalies` around a state-space mixer, which forecasts the next step and streams.
+
+    Args:
+        rows: of a frame; patches beyond it repeat its edge.
+        cols: of a frame.
+        channels: that are forecast.
+        extras: more input channels.
+        steps_per_day: of the data.
+        network: the other hyper-parameters of `StateSpaceMixer`.
+    """
+    options = {**network, **whole_patches(rows, cols, network)}
+    inner = StateSpaceMixer(channels=channels + extras, output_channels=channels, **options)
+    nn.init.zeros_(inner.head.function.patches.linear.weight)
+    nn.init.zeros_(inner.head.function.patches.linear.bias)
+    return Anomalies(inner, rows, cols, channels, 1, steps_per_day)
+
+
+def whole_patches(rows: int, cols: int, network: dict[str, Any]) -> dict[str, int]:
+    """Give the patch of a network, and rows and columns that whole patches fill."""
+    patch = network.get("patch", 4)
+    return {"patch": patch, "rows": -(-rows // patch) * patch, "cols": -(-cols // patch) * patch}

@@ -7,11 +7,12 @@ checkpoints/frcrn.stream16k.yaml
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
@@ -25,23 +26,29 @@ if TYPE_CHECKING:
 ARCHITECTURES = {
     "convs5": "wavecast.apps.forecasting.convs5:ConvS5",
     "convs5_anomalies": "wavecast.apps.forecasting.anomalies:convs5_anomalies",
+    "fastconformer": "wavecast.apps.transcription.fastconformer:FastConformer",
     "frcrn": "wavecast.apps.enhancement.frcrn:FRCRN",
     "frcrn_stream": "wavecast.apps.enhancement.frcrn_stream:FRCRNStream",
     "predformer": "wavecast.apps.forecasting.predformer:PredFormer",
     "predformer_anomalies": "wavecast.apps.forecasting.anomalies:predformer_anomalies",
     "state_space_mixer": "wavecast.apps.forecasting.state_space_mixer:StateSpaceMixer",
+    "state_space_mixer_anomalies": "wavecast.apps.forecasting.anomalies:state_space_mixer_anomalies",
 }
 """Where each architecture's class is; its hyper-parameters are its keyword arguments."""
 REQUIRED = ("name", "architecture", "task", "hyperparameters")
-NEEDED_FOR = {"enhance": "sample_rate", "forecast": "fields"}
+NEEDED_FOR = {"enhance": "sample_rate", "forecast": "fields", "transcribe": "sample_rate"}
 """What the card of a model for a task must say beside that."""
 KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "architecture", "task"), str),
-    **dict.fromkeys(("hyperparameters", "weights", "fields"), Mapping),
+    **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "fields"), Mapping),
     **dict.fromkeys(("sample_rate", "block"), int),
     "data": Sequence,
 }
 """What the fields hold that programs read; the others are for people."""
+ABSENT = ("sample_rate", "fields", "tokenizer")
+"""Fields that a card leaves out when they are empty: no model has all of them."""
+TOKENIZER = "wavecast_tokenizer"
+"""Where a checkpoint of training has the bytes of its tokenizer, as `packed` made them."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,13 @@ class Card:
     Attributes:
         name: ARCHITECTURE.TAG.
         architecture: a key of ARCHITECTURES.
-        task: what it is for: "enhance" or "forecast".
+        task: what it is for: "enhance", "forecast" or "transcribe".
         hyperparameters: keyword arguments of the architecture, plain data.
         sample_rate: in hertz, of a model for sound.
         fields: of a forecaster: channels, grid, steps and scales of its fields or its video (`format` and
             `video_format` in `wavecast.apps.forecasting`).
         weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
+        tokenizer: the same of a transcriber's SentencePiece model, which lies beside the weights.
         block: samples a stream is fed at once; 0 when the model cannot stream.
         latency_ms: algorithmic latency in milliseconds, None when the model needs the whole signal.
         license: of the weights.
@@ -75,6 +83,7 @@ class Card:
     sample_rate: int = 0
     fields: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     block: int = 0
     latency_ms: float | None = None
     license: str = ""
@@ -132,7 +141,7 @@ class Card:
         """Give the card as YAML."""
         values = {name: value for name, value in asdict(self).items() if name != "path"}
         values["data"] = list(self.data)
-        values = {name: value for name, value in values.items() if value or name not in NEEDED_FOR.values()}
+        values = {name: value for name, value in values.items() if value or name not in ABSENT}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
     def write(self, path: Path) -> None:
@@ -223,8 +232,12 @@ def best_checkpoint(run: Path) -> Path:
     return last
 
 
-def load_pickle(path: Path) -> dict[str, Any]:
+def load_pickle(path: Path, file: IO[bytes] | None = None) -> dict[str, Any]:
     """Read a torch file of tensors and plain data; code in it is never run.
+
+    Args:
+        path: of the file; with `file`, what messages call it.
+        file: that is open, in place of the one at the path.
 
     Raises:
         WavecastError: it cannot be read, is no torch file, or holds more than tensors and plain data.
@@ -236,7 +249,7 @@ def load_pickle(path: Path) -> dict[str, Any]:
 
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickle protocols: what matters is raised
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path if file is None else file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WavecastError(f"cannot read {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
@@ -277,6 +290,36 @@ def load_tensors(card: Card) -> "dict[str, torch.Tensor]":
         return safetensors.torch.load_file(card.file)
     except safetensors.SafetensorError as error:
         raise WavecastError(f"{card.file} is no safetensors file") from error
+
+
+def read_tokenizer(card: Card) -> bytes:
+    """Read the bytes of a transcriber's tokenizer, after checking that they are those the card means.
+
+    Raises:
+        WavecastError: the file is missing, or its hash differs from the card's.
+    """
+    if card.file.suffix == ".ckpt":
+        tensor = load_pickle(card.file).get(TOKENIZER)
+        if tensor is None:
+            raise WavecastError(f"{card.file} has no tokenizer", "train anew, or take another checkpoint")
+        return tensor.numpy().tobytes()
+    path = card.file.with_name(str(card.tokenizer.get("file", f"{card.name}.tokenizer.model")))
+    if not path.exists():
+        raise WavecastError(f"the tokenizer of {card.name} is missing: {path}", "install the package again, or pull")
+    expected, found = card.tokenizer.get("sha256"), sha256(path)
+    if found != expected:
+        raise WavecastError(
+            f"{path} is not what its card says: sha256 {found[:16]}..., expected {str(expected)[:16]}...",
+            "it is damaged, or was changed: fetch it again",
+        )
+    return path.read_bytes()
+
+
+def packed(tokenizer: bytes) -> "torch.Tensor":
+    """Turn the bytes of a tokenizer into a tensor, for a checkpoint of training."""
+    import torch
+
+    return torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)
 
 
 def build_network(card: Card) -> "nn.Module":
@@ -333,14 +376,15 @@ def load_strict(network: "nn.Module", tensors: "Mapping[str, torch.Tensor]", sou
     network.load_state_dict(dict(tensors))
 
 
-def save_model(network: "nn.Module", card: Card, folder: Path, half: bool = False) -> Card:
+def save_model(network: "nn.Module", card: Card, folder: Path, half: bool = False, tokenizer: bytes = b"") -> Card:
     """Write a network's weights and card into a folder; each appears whole or not at all.
 
     Args:
         network: whose state dict is written.
-        card: `weights` is filled in.
-        folder: NAME.safetensors and NAME.yaml go here.
+        card: `weights` and `tokenizer` are filled in.
+        folder: NAME.safetensors and NAME.yaml go here, and NAME.tokenizer.model if there is one.
         half: store floats as fp16.
+        tokenizer: bytes of a transcriber's SentencePiece model.
 
     Returns:
         The card as written.
@@ -352,13 +396,19 @@ def save_model(network: "nn.Module", card: Card, folder: Path, half: bool = Fals
         name: tensor.detach().to("cpu", torch.float16 if half and tensor.is_floating_point() else None).contiguous()
         for name, tensor in network.state_dict().items()
     }
-    content = safetensors.torch.save(tensors)
-    file, path = folder / f"{card.name}.safetensors", folder / f"{card.name}.yaml"
-    weights = {"file": file.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    card = replace(card, weights=weights, path=path)
-    write_whole(file, content)
+    path = folder / f"{card.name}.yaml"
+    weights = _write_beside(path, ".safetensors", safetensors.torch.save(tensors))
+    text = _write_beside(path, ".tokenizer.model", tokenizer) if tokenizer else {}
+    card = replace(card, weights=weights, tokenizer=text, path=path)
     card.write(path)
     return card
+
+
+def _write_beside(path: Path, suffix: str, content: bytes) -> dict[str, Any]:
+    """Write a file beside a card, and give what the card says of it."""
+    file = path.with_name(path.name.removesuffix(".yaml") + suffix)
+    write_whole(file, content)
+    return {"file": file.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 def sha256(path: Path) -> str:
@@ -373,11 +423,18 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         WavecastError: the folder is missing or cannot be written, or the disk is full.
     """
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write, under a temporary name until all is written; see `write_whole`."""
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.write(content)
+            yield file
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:

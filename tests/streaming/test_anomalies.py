@@ -6,13 +6,19 @@ import pytest
 import torch
 
 from kit.streaming import check_block
-from wavecast.apps.forecasting.anomalies import Anomalies, convs5_anomalies, predformer_anomalies
+from wavecast.apps.forecasting.anomalies import (
+    Anomalies,
+    convs5_anomalies,
+    predformer_anomalies,
+    state_space_mixer_anomalies,
+)
 from wavecast.apps.forecasting.steps import forecast
 
 CONVS5 = {
     "depths": [4, 4], "width": 4, "size": 4, "layers": 1, "groups": 2, "action_path": False, "bounded": False
 }  # fmt: skip
 PREDFORMER = {"variant": "binary_ts", "patch": 4, "dim": 8, "heads": 2, "head_dim": 4, "depth": 1}
+MIXER = {"patch": 4, "dim": 8, "layers": 1, "size": 4}
 ROWS, COLS, TIME = 5, 6, 4
 
 
@@ -27,6 +33,8 @@ def made(kind: str, channels: int = 1) -> Anomalies:
     torch.manual_seed(0)
     if kind == "convs5":
         network = convs5_anomalies(ROWS, COLS, channels, 2, 24, CONVS5)
+    elif kind == "state_space_mixer":
+        network = state_space_mixer_anomalies(ROWS, COLS, channels, 2, 24, MIXER)
     else:
         network = predformer_anomalies(TIME, ROWS, COLS, channels, 2, 24, PREDFORMER)
     for tensor in (*network.parameters(), *network.buffers()):
@@ -35,9 +43,10 @@ def made(kind: str, channels: int = 1) -> Anomalies:
     return network.double().eval()
 
 
-def test_around_convs5_it_streams():
+@pytest.mark.parametrize("kind", ["convs5", "state_space_mixer"])
+def test_around_a_network_that_streams_it_does(kind):
     x = torch.cat([torch.randn(3, 20, ROWS, COLS, 2).double(), hours(20).expand(3, -1, -1, -1, -1)], -1)
-    check_block(made("convs5", 2), x, examples=10, silence=200)
+    check_block(made(kind, 2), x, examples=10, silence=200)
 
 
 def test_around_predformer_it_needs_its_window():

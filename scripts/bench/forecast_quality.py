@@ -19,9 +19,10 @@ import torch
 import xarray as xr
 from facts import facts
 
+from wavecast.apps.forecasting.choice import suits
 from wavecast.apps.forecasting.format import FieldFormat
 from wavecast.apps.forecasting.inference import Forecaster, Method, whole
-from wavecast.apps.forecasting.jobs import between, step_of, suits
+from wavecast.apps.forecasting.jobs import between, step_of
 from wavecast.apps.forecasting.methods import BASELINES, UNFITTED, BaselineMethod
 from wavecast.apps.forecasting.scores import score
 from wavecast.apps.forecasting.video_format import is_video

@@ -107,8 +107,9 @@ def forecasts() -> str:
     """Set the shipped forecasters beside the baselines, at some lead times."""
     result = read("forecast_quality")
     ((variable, table),) = result["rmse"].items()
+    short = {name: name.replace(".era5_uk_t2m", "") for name in result["models"]}
     lines = [
-        "| lead | " + " | ".join(f"**{name}**" if name in result["models"] else name for name in table) + " |",
+        "| lead | " + " | ".join(f"**{short[name]}**" if name in short else name for name in table) + " |",
         "|---" * (len(table) + 1) + "|",
     ]
     for hours, row in zip(result["lead_hours"], zip(*table.values(), strict=True), strict=True):

@@ -28,7 +28,7 @@ class Member:
     """A stream in the pool: input that waits (1, time, ...), where its state is, and whether its input has ended."""
 
     waiting: Tensor | None = None
-    seat: Seat | Ended | None = None
+    seat: Seat | None = None
     ended: bool = False
 
     @property
@@ -70,6 +70,10 @@ class StreamPool:
     def __len__(self) -> int:
         """Count the streams in the pool."""
         return len(self._members)
+
+    def __contains__(self, stream: int) -> bool:
+        """Tell whether a stream is still in the pool."""
+        return stream in self._members
 
     def join(self) -> int:
         """Admit a stream.
@@ -133,15 +137,16 @@ class StreamPool:
                 kinds.setdefault((*step, member.seat and member.seat.shapes), []).append(stream)
         pieces = {}
         for (steps, last, _), streams in kinds.items():
-            members = [self._members[stream] for stream in streams]
-            order = sorted(range(len(streams)), key=lambda i: members[i].seat.start if members[i].seat else 0)
-            members = [members[i] for i in order]
-            inputs = [member.take(steps) for member in members]
-            answers = run_together(self.network, inputs, [member.seat for member in members], last)
-            for i, member, (y, seat) in zip(order, members, answers, strict=True):
-                member.seat = seat
-                pieces[streams[i]] = y
-        self._let_go(pieces)
+            members = sorted(((self._members[one], one) for one in streams), key=row_of)
+            inputs = [member.take(steps) for member, _ in members]
+            answers = run_together(self.network, inputs, [member.seat for member, _ in members], last)
+            for (member, stream), (y, seat) in zip(members, answers, strict=True):
+                pieces[stream] = y
+                if isinstance(seat, Ended):
+                    del self._members[stream]
+                else:
+                    member.seat = seat
+        self._own_rows(pieces)
         return [(stream, pieces[stream]) for stream in sorted(pieces)]
 
     def _member(self, stream: int) -> Member:
@@ -156,12 +161,16 @@ class StreamPool:
             return self.block, False
         return (member.held, True) if member.ended else None
 
-    def _let_go(self, moved: dict[int, Tensor]) -> None:
-        """Let those that ended go, and copy the rows of those that stayed behind: a batch is not kept for one row."""
-        for stream, member in list(self._members.items()):
-            if isinstance(member.seat, Ended):
-                del self._members[stream]
-            elif stream not in moved and member.seat is not None and member.seat.size > member.seat.rows:
-                seat = member.seat
+    def _own_rows(self, moved: dict[int, Tensor]) -> None:
+        """Copy the states of those that stayed behind: a batch is not kept for one row."""
+        for stream, member in self._members.items():
+            seat = member.seat
+            if stream not in moved and seat is not None and seat.size > seat.rows:
                 row = gather(seat.batch, range(seat.start, seat.start + seat.rows))
                 member.seat = Seat(row, 0, seat.rows, seat.rows, seat.shapes)
+
+
+def row_of(one: tuple[Member, int]) -> int:
+    """Give the row of a member in the batch that it was in, so that a batch that stays together is not sorted anew."""
+    seat = one[0].seat
+    return 0 if seat is None else seat.start

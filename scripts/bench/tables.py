@@ -125,9 +125,32 @@ def forecasts() -> str:
     return "\n".join(lines)
 
 
+def moving_mnist() -> str:
+    """Set the small Moving-MNIST forecaster beside persistence and an empty frame."""
+    result = read("moving_mnist")
+    names = {"forecast": "**convs5.moving_mnist**", "persistence": "persistence", "empty": "an empty frame"}
+    columns = {"mse_sum_pixels": "MSE", "mae_sum_pixels": "MAE", "psnr": "PSNR dB", "ssim": "SSIM"}
+    lines = [
+        "| | MSE of frame 1 | MSE of frame 5 | " + " | ".join(columns.values()) + " |",
+        "|---" * (len(columns) + 3) + "|",
+    ]
+    for name, found in result["by_frame"].items():
+        errors = found["mse_sum_pixels"]
+        cells = [f"{errors[0]:.1f}", f"{errors[4]:.1f}"]
+        for metric in columns:
+            cells.append(f"{sum(found[metric]) / len(found[metric]):.2f}" if metric in found else "")
+        lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"{result['clips']} test clips, 10 frames in and 10 out; MSE and MAE summed over the pixels of a frame, the last "
+        f"four columns means over the 10. `scripts/bench/moving_mnist.py`, {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
 PLACES = {
     "README.md": {"quality": quality, "speed": speed, "windows": windows, "forecasts": forecasts},
-    "checkpoints/README.md": {"variants": variants},
+    "checkpoints/README.md": {"variants": variants, "moving_mnist": moving_mnist},
 }
 
 

@@ -1,0 +1,75 @@
+"""`wavecast transcribe`: speech in, text out, from files and live."""
+
+import argparse
+
+from wavecast.console import common_arguments, positive
+
+EXAMPLES = """
+examples:
+  wavecast transcribe talk.wav                      prints the text
+  wavecast transcribe talks/ -o text/ --format srt  subtitles of a folder, its tree mirrored
+  arecord -q -t raw -c 1 -f S16_LE -r 16000 | wavecast transcribe - --raw s16le:16000 --partials
+  wavecast transcribe --mic -o minutes.vtt          until Ctrl-C
+"""
+FORMATS = ("txt", "json", "jsonl", "srt", "vtt", "ctm", "tsv")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="files, folders, patterns, @lists, or - for stdin")
+    parser.add_argument("-o", "--output", metavar="PATH", help="a file, a folder, or - for stdout (stdout)")
+
+    files = parser.add_argument_group("files")
+    files.add_argument("--format", choices=FORMATS, help="of the output (as the output is named, or txt)")
+    files.add_argument("--name-template", default="{stem}", metavar="TEXT", help="name of the output")
+    files.add_argument("--raw", metavar="ENCODING:RATE[:CHANNELS]", help="the input has no header: s16le:16000")
+    files.add_argument("--resume", action="store_true", help="leave out inputs whose output exists")
+    files.add_argument("--dry-run", action="store_true", help="show what would be done")
+
+    live = parser.add_argument_group("live")
+    live.add_argument(
+        "--mic", nargs="?", const="", metavar="DEVICE", help="listen to a microphone until Ctrl-C (the system's)"
+    )
+    live.add_argument("--partials", action="store_true", help="show what is being said before it is final")
+
+    speech = parser.add_argument_group("speech")
+    speech.add_argument(
+        "--look-ahead", type=_milliseconds, metavar="MS", help="0, 80, 480, 1040: later is more accurate (the model's)"
+    )
+    speech.add_argument("--head", choices=("ctc", "rnnt"), help="what finds the words (rnnt where the model has it)")
+    speech.add_argument("--beam", type=positive, default=1, metavar="N", help="hypotheses that are followed (1)")
+    speech.add_argument("--boost", metavar="FILE", help="phrases to expect, one a line, a weight after a tab")
+    speech.add_argument("--align", action="store_true", help="times and confidences by CTC under the transducer's text")
+    speech.add_argument("--channels", choices=("mix", "each"), default="mix", help="one voice, or each a speaker")
+    speech.add_argument("--pause", type=_seconds, default=0.8, metavar="S", help="silence that ends an utterance (0.8)")
+    speech.add_argument("--precision", choices=("float32", "int8"), default="float32", help="of linear maps (float32)")
+
+    talk = parser.add_argument_group("what it tells")
+    talk.add_argument(
+        "--verify-streaming", action="store_true", help="prove that live pieces and the whole recording give one text"
+    )
+    common_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Transcribe the inputs: 0 all done, 1 some failed."""
+    from wavecast.apps.transcription.jobs import transcribe_all
+
+    return transcribe_all(args)
+
+
+def _milliseconds(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of milliseconds")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
+    return value

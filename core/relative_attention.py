@@ -129,9 +129,12 @@ class RelativeAttention(Block):
         queries, keys, values = (
             linear(x).unflatten(2, (self.heads, -1)) for linear in (self.query, self.key, self.value)
         )
+        queries = queries * queries.shape[3] ** -0.5
         keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         total, past = x.shape[1], 0
-        if state is not None:
+        if state is None:
+            keys, values = keys.contiguous(), values.contiguous()  # one copy here spares one for every tile
+        else:
             # As many places go as come, but none that the first waiting step still sees.
             drop = min(total, self.chunk)
             keys = torch.cat([state.keys[:, :, drop:], keys], 2)
@@ -159,7 +162,7 @@ class RelativeAttention(Block):
         """Mix the values for the first `ready` queries: (batch, ready, head, feature).
 
         Args:
-            queries: (batch, time, head, feature).
+            queries: (batch, time, head, feature), scaled.
             keys: (batch, head, past + time, feature).
             values: the same.
             past: keys before that of the first query.
@@ -201,17 +204,18 @@ class RelativeAttention(Block):
         """
         batch, time, heads, features = queries.shape
         scale = features**-0.5
-        by_content = ((queries + self.content_bias) * scale).transpose(1, 2) @ keys.transpose(2, 3)
-        asking = ((queries + self.position_bias) * scale).permute(2, 0, 1, 3).reshape(heads, batch * time, features)
+        by_content = (queries + self.content_bias * scale).transpose(1, 2) @ keys.transpose(2, 3)
+        asking = (queries + self.position_bias * scale).permute(2, 0, 1, 3).reshape(heads, batch * time, features)
         by_distance = torch.bmm(asking, table)
         rows = table.shape[2]
         strides = (time * rows, batch * time * rows, rows - 1, 1)
         shifted = by_distance.as_strided((batch, heads, time, keys.shape[2]), strides, time - 1)
         scores = by_content.add_(shifted)
+        # Hidden keys get the weight zero, which lets no gradient through: hiding them needs none of its own.
         if blind is not None:
-            scores = scores.masked_fill_(blind, HIDDEN)
+            scores.detach().masked_fill_(blind, HIDDEN)
         if hidden is not None:
-            scores = scores.masked_fill_(hidden[:, None, None], HIDDEN)
+            scores.detach().masked_fill_(hidden[:, None, None], HIDDEN)
         weights = scores.softmax(-1, dtype=None if scores.dtype == torch.float64 else torch.float32)
         return functional.dropout(weights.to(keys.dtype), self.dropout, self.training)
 

@@ -38,7 +38,8 @@ class Member:
 
     def take(self, steps: int) -> Tensor:
         """Take the first of the waiting input out."""
-        assert self.waiting is not None
+        if self.waiting is None:
+            raise ValueError("nothing was pushed yet\nhint: step only streams that are ready")
         x, self.waiting = self.waiting[:, :steps], own(self.waiting[:, steps:])
         return x
 

@@ -83,6 +83,9 @@ def open_array(path: Path, key: str | None = None) -> np.ndarray:
     check_file(path)
     with _reading_array(path):
         if path.suffix.lower() != ".npz":
+            with path.open("rb") as file:
+                if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                    raise ValueError("it does not begin as one")
             return np.load(path, mmap_mode="r", allow_pickle=False)
         names = array_names(path)
         if key is None and len(names) == 1:

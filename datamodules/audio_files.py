@@ -28,6 +28,7 @@ import soundfile
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules import riff
 from wavecast.datamodules.new_files import NewFile, writing
+from wavecast.datamodules.readers import Reader
 from wavecast.datamodules.riff import ENCODINGS, ByteSource, SampleFormat
 
 TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright", "license", "software")
@@ -76,7 +77,7 @@ def parse_raw(text: str) -> SampleFormat:
     return SampleFormat(parts[0], rate, channels)
 
 
-class AudioReader:
+class AudioReader(Reader):
     """A recording that is read from its beginning to its end; a context manager.
 
     Attributes:
@@ -95,17 +96,6 @@ class AudioReader:
             WavecastError: the sound is damaged here.
         """
         raise NotImplementedError(type(self).__name__)
-
-    def close(self) -> None:
-        """Let the file go."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SoundfileReader(AudioReader):

@@ -84,10 +84,11 @@ class ItemsData(LightningDataModule):
         sampler = Onward(count, self._trainer().global_rank, self._trainer().world_size)
         return self._loader(source, sampler, batch_size or self.batch_size)
 
-    def _loader(self, source: Source | None, sampler: Onward, batch_size: int) -> DataLoader[Item]:
+    def _loader(self, source: Source | None, sampler: Onward, batch_size: int | None) -> DataLoader[Item]:
+        """Load items in batches; with None, the items are batches already."""
         if source is None:
             raise ValueError("the data is not set up\nhint: call setup('fit') or setup('test') first")
-        workers = min(self.workers, max(1, len(sampler) // batch_size)) if self.workers else 0
+        workers = min(self.workers, max(1, len(sampler) // (batch_size or 1))) if self.workers else 0
         return DataLoader(
             Items(source), batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
         )

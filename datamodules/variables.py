@@ -203,6 +203,12 @@ def channel(name: str, level: float | None) -> str:
     return name if level is None else f"{name}_{level:g}"
 
 
+def canonical(name: str) -> str:
+    """Give the long name of a variable without its level; names that are not known stay."""
+    found = known(name)
+    return found[0].name if found else name
+
+
 def not_found(name: str, existing: Iterable[str], where: str) -> WavecastError:
     """Make the error that a file has no such variable; it names those that exist, the likeliest first."""
     names = sorted(existing)

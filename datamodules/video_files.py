@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
 
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.arrays import ARRAY_SUFFIXES, CUT_OFF, check_file, open_array
+from wavecast.datamodules.readers import Reader
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".3gp"})
 
@@ -46,7 +46,7 @@ class VideoInfo:
     codec: str
 
 
-class VideoReader:
+class VideoReader(Reader):
     """A video that is read from its beginning, or from any frame on, to its end; a context manager.
 
     Attributes:
@@ -84,17 +84,6 @@ class VideoReader:
         """
         raise NotImplementedError(type(self).__name__)
 
-    def close(self) -> None:
-        """Let the file go."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class AVVideoReader(VideoReader):
     """The first moving picture of a container."""
@@ -118,7 +107,7 @@ class AVVideoReader(VideoReader):
             self.close()
             raise
         super().__init__(VideoInfo(rows, cols, channels, rate, kind, codec))
-        self._place = 0
+        self._place = self._begun = 0
 
     def _open(self) -> None:
         """Open the container at its beginning."""
@@ -167,8 +156,9 @@ class AVVideoReader(VideoReader):
         if (frame.width, frame.height, turns) != self._kind:
             found, first = f"{frame.height} x {frame.width}", f"{self._kind[1]} x {self._kind[0]}"
             turned = f", turned by {90 * turns} degrees after {90 * self._kind[2]}" if turns != self._kind[2] else ""
+            at = "at or before" if self._place == self._begun else "at"  # what lies before was not looked at
             raise WavecastError(
-                f"{self._path} changes its picture at frame {self._place}: {found} after {first}{turned}",
+                f"{self._path} changes its picture {at} frame {self._place}: {found} after {first}{turned}",
                 "cut it there into files of one size each",
             )
         if frame.is_corrupt:
@@ -228,7 +218,7 @@ class AVVideoReader(VideoReader):
             self._waiting = next(self._frames, None)
         if self._waiting is None or self._waiting.pts != wanted:
             raise WavecastError(f"{self._path} is damaged: frame {frame} cannot be found", CUT_OFF)
-        self._place = frame
+        self._place = self._begun = frame
 
     def close(self) -> None:
         """Close the container."""

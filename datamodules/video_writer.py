@@ -7,19 +7,25 @@ with open_video("radar.mp4") as reader, VideoWriter("copy.mkv", reader.info.rate
 
 import contextlib
 import os
+import shutil
 from fractions import Fraction
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
+from zipfile import ZipFile, ZipInfo
 
 import av
 import numpy as np
 
 from wavecast.core.errors import WavecastError
+from wavecast.datamodules.arrays import ARRAY_SUFFIXES
 from wavecast.datamodules.new_files import NewFile, writing
 
-WRITTEN_SUFFIXES = (".mp4", ".mkv", ".gif", ".npy")
+WRITTEN_SUFFIXES = (".mp4", ".mkv", ".gif", ".npy", ".npz")
+MEMBER = "arr_0.npy"  # as numpy calls the only array of an archive
+COPIED_AT_ONCE = 1 << 20  # bytes
 
 
 class VideoWriter:
@@ -27,7 +33,8 @@ class VideoWriter:
 
     The suffix chooses how: `.mp4` is H.264 for any player (lossy; its frames have even sizes, so the last row or
     column of an odd picture is doubled), `.mkv` is FFV1 and keeps every number, `.gif` keeps gray and reduces color to
-    256 shades, `.npy` is the array, of which the numbers may also be float32 and the channels any.
+    256 shades, `.npy` is the array, of which the numbers may also be float32 and the channels any, and `.npz` an
+    archive of that array alone, not compressed, so that it can be mapped.
 
     Args:
         target: a path.
@@ -55,13 +62,13 @@ class VideoWriter:
         self._kind: tuple[tuple[int, ...], np.dtype] | None = None
 
     def write(self, frames: np.ndarray) -> None:
-        """Write uint8 (time, row, col, channel), with 1 or 3 channels; into `.npy` float32 and other channels too.
+        """Write uint8 (time, row, col, channel), with 1 or 3 channels; into arrays float32 and other channels too.
 
         Raises:
             WavecastError: the disk is full, or the target is gone.
             ValueError: the frames are of another kind, or of another size than those before.
         """
-        array = self._path.suffix.lower() == ".npy"
+        array = self._path.suffix.lower() in ARRAY_SUFFIXES
         known = frames.dtype == np.uint8 or (array and frames.dtype == np.float32)
         if not known or frames.ndim != 4 or not prod(frames.shape[1:]) or not (array or frames.shape[-1] in (1, 3)):
             raise ValueError(
@@ -79,8 +86,10 @@ class VideoWriter:
 
     def _begin(self, shape: tuple[int, ...], dtype: np.dtype) -> "_AVEncoder | _ArrayEncoder":
         suffix = self._path.suffix.lower()
+        if suffix == ".npz":
+            return _ArchiveEncoder(self._new.temporary, shape, dtype)
         if suffix == ".npy":
-            return _ArrayEncoder(self._new.temporary, shape, dtype)
+            return _ArrayEncoder(self._new.temporary.open("r+b"), shape, dtype)
         return _AVEncoder(self._new.temporary, suffix, self._rate, shape)
 
     def __enter__(self) -> Self:
@@ -147,8 +156,8 @@ class _AVEncoder:
 class _ArrayEncoder:
     """Frames into a `.npy` file, whose header is written again when their number is known."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._file, self._shape, self._dtype, self._written = path.open("r+b"), shape, dtype, 0
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._file, self._shape, self._dtype, self._written = file, shape, dtype, 0
         self._header()
 
     def _header(self) -> None:
@@ -167,3 +176,21 @@ class _ArrayEncoder:
             with self._file:
                 self._file.seek(0)
                 self._header()
+                self._finish()
+
+    def _finish(self) -> None:
+        """Do what is left when the array is whole."""
+
+
+class _ArchiveEncoder(_ArrayEncoder):
+    """Frames into a `.npz` file by way of a nameless file beside it, because the archive says first how long it is."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        super().__init__(TemporaryFile(dir=path.parent), shape, dtype)  # noqa: SIM115 (closed by `close`)
+        self._path = path
+
+    def _finish(self) -> None:
+        self._file.seek(0)
+        member = ZipInfo(MEMBER)  # of 1980: the same frames give the same bytes
+        with ZipFile(self._path, "w") as archive, archive.open(member, "w", force_zip64=True) as target:
+            shutil.copyfileobj(self._file, target, COPIED_AT_ONCE)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.items import Item, ItemsData
+from wavecast.datamodules.variables import canonical
 from wavecast.datamodules.weather_files import Fields, Region, open_fields
 from wavecast.datamodules.weather_times import HOUR, nanoseconds, show
 from wavecast.datamodules.weather_values import Missing
@@ -225,8 +226,10 @@ class WeatherData(ItemsData):
         if not wanted:
             return {}
         fields, source = self._any(), self.constants or self.path
+        asked = {*map(canonical, wanted)}
+        units = {name: unit for name, unit in (self.units or {}).items() if canonical(name) in asked}
         with open_fields(
-            source, wanted, region=self.region, units=self.units, start=self.start, hours=self.hours
+            source, wanted, region=self.region, units=units, start=self.start, hours=self.hours
         ) as constants:
             statics = {name: array.read(0, 1) for name, array in constants.arrays.items()}
             grids = [(one.latitudes.shape, one.longitudes.shape) for one in (constants, fields)]

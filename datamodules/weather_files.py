@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from wavecast.core.errors import WavecastError
-from wavecast.datamodules.variables import Variable, channel, conversion, known, not_found
+from wavecast.datamodules.variables import Variable, canonical, channel, conversion, known, not_found
 from wavecast.datamodules.weather_axes import (
     canonical_coordinates,
     read_values,
@@ -60,7 +60,8 @@ def open_fields(
         region: (south, north, west, east) in degrees; west may be greater than east, or negative.
         step: hours between instants, a multiple of the file's own.
         missing: what to do with missing values, see `wavecast.datamodules.weather_values.Missing`.
-        units: of variables whose file says nothing of them, or something wrong, by any of their names.
+        units: of variables whose file says nothing of them, or something wrong, by any of their names; they need not
+            be read, but the file must have them.
         start: time of count 0, where times are counts without units.
         hours: of one count then.
 
@@ -81,9 +82,14 @@ def open_fields(
         groups = [read_group(datasets, start, hours) for datasets in sources.groups]
         found = [one for group in groups for one in group.fields()]
         chosen = _choose(found, requests, levels, sources.others, where)
+        existing = [*(one.own for one in found), *sources.others]
+        here = {one.variable.name if one.variable else one.own for one in found} | {*map(canonical, existing)}
+        for name in units or {}:
+            if canonical(name) not in here:
+                raise not_found(name, existing, where)
         parts = {id(one.group): _select(one.group, span, region, levels, step) for one, _ in chosen.values()}
         first = _leading(chosen, parts)
-        declared = {_canonical(name): spelling for name, spelling in (units or {}).items()}
+        declared = {canonical(name): spelling for name, spelling in (units or {}).items()}
         arrays, own = {}, {}
         for name, (one, level) in chosen.items():
             arrays[name], own[name] = _array(name, one, level, parts[id(one.group)], missing, declared)
@@ -118,12 +124,6 @@ class _Request:
         if self.variable is not found.variable:
             return False
         return self.level is None or self.level == found.level or (found.level is None and "level" in found.roles)
-
-
-def _canonical(name: str) -> str:
-    """Give the long name of a variable without its level; unknown names stay."""
-    found = known(name)
-    return found[0].name if found else name
 
 
 def _choose(

@@ -7,8 +7,10 @@ their size before a byte of it is taken into memory.
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,14 @@ MOST_FILES = 20_000
 MOST_CHUNK_BYTES = 1 << 30  # of one chunk in a file, unpacked
 CLAIMED_FREELY = 64 << 20  # bytes a variable may claim whatever the size of its file
 MOST_PACKED = 2000  # times a variable may be larger than its file: no codec packs weather as tightly
+
+RAW: dict[str, Any] = {
+    "decode_times": False,
+    "decode_timedelta": False,
+    "cache": False,
+    "create_default_indexes": False,
+}
+"""How xarray opens files here: nothing decoded that would read, no index built."""
 
 Wanted = Sequence[tuple[Variable, int | None]]
 _RESOLUTION = re.compile(r"\d+(\.\d+)?deg")
@@ -62,9 +72,9 @@ def open_sources(path: Path, wanted: Wanted | None = None, years: tuple[int, int
         hint = "give a NetCDF or GRIB file, a zarr store or a WeatherBench folder"
         raise WavecastError(f"{path} does not exist", hint)
     if not path.is_dir():
-        return Sources([[_open_file(path)]])
+        return Sources([[dataset] for dataset in _open_file(path)])
     if any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata")):
-        return Sources([[_open(path, "zarr")]])
+        return Sources([[_open(path, "zarr", **({"consolidated": False} if _lacks_index(path) else {}))]])
     return _open_folder(path, wanted, years)
 
 
@@ -97,8 +107,8 @@ def _open_folder(path: Path, wanted: Wanted | None, years: tuple[int, int] | Non
         for folder, inside in opened.items():
             for file in inside:
                 if _within(file.name, years):
-                    dataset = _open_file(file)
-                    groups.setdefault((folder, *sorted(map(str, dataset.data_vars))), []).append(dataset)
+                    for dataset in _open_file(file):
+                        groups.setdefault((folder, *sorted(map(str, dataset.data_vars))), []).append(dataset)
     except BaseException:
         Sources(list(groups.values())).close()
         raise
@@ -122,8 +132,8 @@ def _within(name: str, years: tuple[int, int] | None) -> bool:
     return years is None or year is None or years[0] <= int(year[1]) <= years[1]
 
 
-def _open_file(path: Path) -> xr.Dataset:
-    """Open a file by what it begins with, whatever it is called."""
+def _open_file(path: Path) -> list[xr.Dataset]:
+    """Open a file by what it begins with, whatever it is called: one data set, of GRIB maybe several."""
     try:
         with path.open("rb") as file:
             begin = file.read(8)
@@ -132,44 +142,56 @@ def _open_file(path: Path) -> xr.Dataset:
     if not begin:
         raise WavecastError(f"{path} is empty", "fetch it again")
     if begin.startswith(b"\x89HDF"):
-        return _open(path, "h5netcdf")
+        return [_open(path, "h5netcdf")]
     if begin.startswith((b"CDF\x01", b"CDF\x02")):
-        return _open(path, "scipy")
+        return [_open(path, "scipy")]
     if begin.startswith(b"GRIB"):
         if find_spec("cfgrib") is None:
-            raise WavecastError(f"{path} is GRIB, which needs cfgrib", "pip install cfgrib, or convert it to NetCDF")
-        return _open(path, "cfgrib")
+            hint = "pip install 'wavecast[grib]', or convert it to NetCDF"
+            raise WavecastError(f"{path} is GRIB, which needs cfgrib", hint)
+        return _open_grib(path)
     hint = "NetCDF (3 and 4), zarr folders and GRIB are read; unpack archives first"
     raise WavecastError(f"{path} is no weather field: it begins with {begin!r}", hint)
 
 
-def _open(path: Path, engine: str) -> xr.Dataset:
-    """Open lazily: nothing decoded that would read, no index built."""
-    options: dict[str, dict[str, object]] = {
-        "zarr": {"consolidated": False} if _lacks_index(path) else {},
-        "cfgrib": {"backend_kwargs": {"indexpath": ""}},
-    }
+def _open_grib(path: Path) -> list[xr.Dataset]:
+    """Open the variables of a GRIB file together, or each by itself where they do not go together: 2 m beside 10 m."""
+    cfgrib: Any = import_module("cfgrib")
+    options = {"indexpath": "", "errors": "raise"}  # it leaves out what it cannot place, with a word in the log
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what xarray finds odd and reads nevertheless is checked below
-            dataset = xr.open_dataset(
-                path,
-                engine=engine,
-                decode_times=False,
-                decode_timedelta=False,
-                cache=False,
-                create_default_indexes=False,
-                **options.get(engine, {}),
-            )
-    except Exception as error:  # damaged files make the readers raise everything there is
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise WavecastError(f"{path} is damaged or no weather data: {reason[:200]}", "fetch it again") from error
+        return [_open(path, "cfgrib", backend_kwargs=options)]
+    except WavecastError as error:
+        if not isinstance(error.__cause__, cfgrib.DatasetBuildError):
+            raise
+    with _reading(path):
+        found: list[xr.Dataset] = cfgrib.xarray_store.open_variable_datasets(str(path), options, **RAW)
+    for dataset in found:
+        check_claims(dataset, path)
+    return found
+
+
+def _open(path: Path, engine: str, **options: Any) -> xr.Dataset:
+    """Open lazily: nothing decoded that would read, no index built."""
+    with _reading(path):
+        dataset = xr.open_dataset(path, engine=engine, **RAW, **options)
     try:
         check_claims(dataset, path)
     except BaseException:
         dataset.close()
         raise
     return dataset
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while opening into a clear error: damaged files make the readers raise everything."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what xarray finds odd and reads nevertheless is checked below
+            yield
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise WavecastError(f"{path} is damaged or no weather data: {reason[:200]}", "fetch it again") from error
 
 
 def _lacks_index(path: Path) -> bool:

@@ -11,13 +11,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import yaml
 
 import wavecast
 from wavecast.apps.enhancement import metrics
 from wavecast.console import JsonReport, UsageError, say
 from wavecast.core.errors import WavecastError
-from wavecast.training import ignore_harmless, read_recipe
+from wavecast.training import ignore_harmless, with_recipes
 
 Row = dict[str, Any]
 SCORES: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
@@ -93,19 +92,6 @@ def parse(words: list[str]) -> Any:
             return parser.instantiate_classes(parser.parse_args(list(with_recipes(words))))
     except ArgumentError as error:
         raise UsageError(" ".join(str(error).split()), "wavecast evaluate enhancement --help") from error
-
-
-def with_recipes(words: list[str]) -> Iterator[str]:
-    """Put the data settings of a recipe in the place of its name."""
-    smoke = "--smoke" in words
-    remaining = iter([word for word in words if word != "--smoke"])
-    for word in remaining:
-        option, _, value = word.partition("=")
-        if option != "--config":
-            yield word
-            continue
-        recipe = read_recipe(value or next(remaining, ""), smoke)
-        yield from ("--config", yaml.safe_dump({"data": recipe.get("data", {})}))
 
 
 def available(names: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ from wavecast.core.resample import Resampler
 from wavecast.core.stream import flushed_denormals
 from wavecast.datamodules.audio_files import AudioInfo, AudioReader, create_audio, file_info, open_audio, pipe_info
 from wavecast.datamodules.riff import SampleFormat
-from wavecast.inputs import Source
+from wavecast.inputs import Source, make_folder
 from wavecast.progress import Progress
 
 HIGHEST_PEAK_DB = -0.1  # of a result that is rescaled: another sample rate or a lossy format may raise it a little
@@ -71,7 +71,7 @@ def enhance_one(
             wanted = replace(pipe_info(info), sample_rate=rate)
         else:
             wanted = file_info_for(info, args, job.target)
-            _make_folder(Path(job.target).parent)
+            make_folder(Path(job.target).parent)
         picture = Path(job.target).with_suffix(".png")
         if args.plot and job.target != "-" and picture.exists() and not args.overwrite:
             raise WavecastError(f"{picture} exists", "give --overwrite")
@@ -183,15 +183,6 @@ def _enhanced(reader: AudioReader, stream: Any) -> Iterator[tuple[np.ndarray, np
         yield x, stream.push(x)
         x = reader.read(BLOCK)
     yield x, stream.flush()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise WavecastError(f"cannot make the folder {folder}: it is a file", "choose another name with -o") from error
-    except OSError as error:
-        raise WavecastError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def resampling_latency_ms(rate: int, network_rate: int) -> float:

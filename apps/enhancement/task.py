@@ -32,21 +32,10 @@ class EnhancementTask(OptimizedTask):
             for architectures with a mask of the spectrum) or "si_snr".
         init_from: begin with the weights of this model: a name, a card, a checkpoint, or an official FRCRN file.
         sample_rate: in hertz.
-        optimizer: "adam" or "adamw".
-        learning_rate: after the warm-up.
-        weight_decay: of the optimizer.
-        undecayed: what weight decay spares: "biases" (by name, as published) or "vectors" (norms and biases).
-        schedule: "constant", "cosine" (to `last_rate`), or "plateau" (times `factor` after `patience` epochs without
-            a better validation loss).
-        warmup_steps: linear rise of the learning rate.
         last_rate: at the end of the cosine, as a share of `learning_rate`.
-        patience: epochs of the plateau schedule.
-        factor: of the plateau schedule.
-        gradient_noise: standard deviation of Gaussian noise on the gradients at step 0; its variance falls as
-            (1 + step) ** -0.55 (Neelakantan et al. 2015). 0: none.
-        average_decay: decay of an exponential moving average of the weights, which is validated and saved; 0: none.
         perceptual: PESQ and STOI of that many validation items, where the packages are installed.
         name: of the model in its card.
+        optimization: of `OptimizedTask`.
 
     Raises:
         WavecastError: the architecture, its hyper-parameters or the model to begin with do not exist or fit.
@@ -62,22 +51,12 @@ class EnhancementTask(OptimizedTask):
         loss: Literal["spectral", "published", "si_snr"] = "spectral",
         init_from: str | None = None,
         sample_rate: int = 16_000,
-        optimizer: Literal["adam", "adamw"] = "adamw",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        undecayed: Literal["biases", "vectors"] = "vectors",
-        schedule: Literal["constant", "cosine", "plateau"] = "cosine",
-        warmup_steps: int = 0,
         last_rate: float = 0.02,
-        patience: int = 5,
-        factor: float = 0.5,
-        gradient_noise: float = 0.0,
-        average_decay: float = 0.0,
         perceptual: int = 0,
         name: str = "enhancer",
+        **optimization: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+        super().__init__(last_rate=last_rate, **optimization)
         self.begin(Card(name, architecture, "enhance", plain(network or {}), sample_rate), init_from)
         self.loss = choose_loss(loss, architecture)
         self.perceptual = perceptual

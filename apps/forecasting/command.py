@@ -11,7 +11,7 @@ examples:
   wavecast forecast era5.nc --model persistence           the baselines need no checkpoint
   wavecast forecast era5.nc --model damped_anomaly --train 2019-03-01 2019-03-19
   wavecast forecast era5.nc --model a.ckpt --model b.ckpt --members 10 -o ensemble.zarr
-  wavecast forecast clip.mp4 -o future.mp4 --model convs5.mine --resize
+  wavecast forecast clip.mp4 -o future.mp4 --model convs5.mine --resize --plot
   torchrun --nproc-per-node 4 -m wavecast forecast wb/ --model mine.ckpt --every 12h -o out.zarr
 """
 
@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
         metavar="INPUT",
-        help="NetCDF, zarr, GRIB or a WeatherBench folder: fields that unfold in time; or a video, or frames as .npy",
+        help="NetCDF, zarr, GRIB or a WeatherBench folder: fields that unfold in time; or video, frames (.npy, .npz)",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="PATH",
-        help="NAME.zarr or NAME.nc (INPUT.forecast.zarr); after a video .mp4, .mkv, .gif or .npy",
+        help="NAME.zarr, NAME.nc or NAME.grib (INPUT.forecast.zarr); after a video .mp4, .mkv, .gif, .npy or .npz",
     )
     parser.add_argument("--steps", type=positive, metavar="N", help="to forecast (those of the model)")
     parser.add_argument(
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done")
     parser.add_argument("--resize", action="store_true", help="bring the frames of a video to the model's size")
+    parser.add_argument("--plot", action="store_true", help="of video: a picture of the frames beside the output")
     input_arguments(parser)
     ensemble = parser.add_argument_group("ensembles (of networks; several --model are several members)")
     ensemble.add_argument("--members", type=positive, metavar="N", help="of each model, from perturbed initial states")
@@ -86,4 +87,9 @@ def run(args: argparse.Namespace) -> int:
         return forecast_video(args)
     if args.resize:
         raise UsageError(f"--resize is for video, and {args.input} is none", "regrid fields before")
+    if args.plot:
+        raise UsageError(
+            f"--plot is for video here, and {args.input} is none",
+            "fields are drawn by: wavecast score FORECAST TRUTH --plot",
+        )
     return forecast_all(args)

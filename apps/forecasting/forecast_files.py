@@ -8,8 +8,9 @@
 
 While it grows a forecast lies in `run.zarr.partial/`: `forecast.zarr` with all metadata, an empty file `done/000012`
 for every finished initial time, and locks that end with the process that holds them. `finish` renames the store to
-`run.zarr`, or turns it into `run.nc` first; under the final name there is a whole forecast or nothing. An initial time
-that was cut off is written again from its beginning, so a resumed file equals an uninterrupted one byte for byte.
+`run.zarr`, or turns it into `run.nc` or `run.grib` first; under the final name there is a whole forecast or nothing. An
+initial time that was cut off is written again from its beginning, so a resumed file equals an uninterrupted one byte
+for byte.
 
 Several processes may write one forecast: one holds the `ForecastWriter`, the others take initial times of their own by
 `ForecastPart("run.zarr")`. A chunk of the file belongs to one initial time, so they never meet.
@@ -31,12 +32,11 @@ import xarray as xr
 import zarr
 
 from wavecast.apps.forecasting.forecast_layout import ORDER, About, open_forecast, same_plan, template
+from wavecast.apps.forecasting.grib import GRIB_SUFFIXES, check_grib, to_grib
 from wavecast.core.errors import WavecastError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STORE = "forecast.zarr"
-GRIB = (".grib", ".grib2", ".grb", ".grb2")
-"""Names of files that xarray cannot write: cfgrib calls its writing experimental and warns not to rely on it."""
 
 
 class ForecastPart:
@@ -162,7 +162,7 @@ class ForecastWriter(ForecastPart):
     """Begin or resume a forecast file, write to it, and finish it. One process at a time holds the writer.
 
     Args:
-        path: NAME.zarr or NAME.nc.
+        path: NAME.zarr, NAME.nc or NAME.grib.
         like: data set with the variables ([level], latitude, longitude), such as the fields the forecast starts from;
             its times and values are not used.
         initial_times: datetime64 (time,).
@@ -191,11 +191,17 @@ class ForecastWriter(ForecastPart):
         self.path, self.overwrite = Path(path), overwrite
         self.folder = partial_folder(self.path)
         wanted = template(like, initial_times, leads, members, about)
+        if is_grib(self.path):
+            check_grib(self.path, wanted)
         if not self.path.absolute().parent.is_dir():
             raise WavecastError(f"the folder {self.path.absolute().parent} does not exist", "make it first")
         self.finished = self.path.exists() and not overwrite
         if self.finished and not resume:
             raise WavecastError(f"{self.path} exists", "give overwrite (--overwrite) to replace it, or another name")
+        if self.finished and is_grib(self.path):
+            raise WavecastError(
+                f"{self.path} exists, and GRIB does not tell of which model it is", "give overwrite (--overwrite)"
+            )
         if self.finished:
             with open_forecast(self.path) as existing:
                 same_plan(self.path, existing, wanted)
@@ -265,6 +271,9 @@ class ForecastWriter(ForecastPart):
             if self.path.suffix == ".nc":
                 whole = self.folder / "forecast.nc"
                 to_netcdf(self.folder / STORE, whole)
+            elif is_grib(self.path):
+                whole = self.folder / "forecast.grib"
+                to_grib(self.folder / STORE, whole)
             if self.path.is_dir() and not self.path.is_symlink():
                 shutil.rmtree(self.folder / "old", ignore_errors=True)
                 self.path.rename(self.folder / "old")
@@ -298,7 +307,7 @@ def write_forecast(
     """Write a forecast that is at hand, one initial time after the other.
 
     Args:
-        path: NAME.zarr or NAME.nc.
+        path: NAME.zarr, NAME.nc or NAME.grib.
         forecast: dims (time, prediction_timedelta, [number], [level], latitude, longitude), in memory or lazy.
         about: where it comes from.
         resume: as of `ForecastWriter`.
@@ -360,16 +369,19 @@ def reserve(path: Path, size: int) -> None:
             file.truncate(0)
 
 
+def is_grib(path: Path) -> bool:
+    """Tell by its suffix whether a file is to be GRIB."""
+    return path.suffix.lower() in GRIB_SUFFIXES
+
+
 def partial_folder(path: Path) -> Path:
     """Name the folder of an unfinished forecast.
 
     Raises:
         WavecastError: the name is of no forecast file.
     """
-    if path.suffix.lower() in GRIB:
-        raise WavecastError(f"{path}: GRIB is read, not written", "call it NAME.zarr or NAME.nc")
-    if path.suffix not in (".zarr", ".nc"):
-        raise WavecastError(f"{path} is no name of a forecast file", "call it NAME.zarr or NAME.nc")
+    if path.suffix not in (".zarr", ".nc") and not is_grib(path):
+        raise WavecastError(f"{path} is no name of a forecast file", "call it NAME.zarr, NAME.nc or NAME.grib")
     return path.with_name(f"{path.name}.partial")
 
 

@@ -12,6 +12,7 @@ import dask.array
 import numpy as np
 import xarray as xr
 
+from wavecast.apps.forecasting.grib import GRIB_SUFFIXES
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.variables import known
 
@@ -186,6 +187,8 @@ def open_as_it_is(path: str | Path) -> xr.Dataset:
     """
     if not Path(path).exists():
         raise WavecastError(f"{path} does not exist", "forecasts are NAME.zarr folders or NAME.nc files")
+    if Path(path).suffix.lower() in GRIB_SUFFIXES:
+        raise WavecastError(f"{path} is GRIB, which is written and not read back", "make the forecast as NAME.zarr too")
     try:
         return xr.open_zarr(path, chunks=None) if Path(path).is_dir() else xr.open_dataset(path)
     except (OSError, ValueError, KeyError) as error:

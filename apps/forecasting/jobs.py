@@ -15,15 +15,13 @@ import torch
 import xarray as xr
 
 import wavecast
+from wavecast.apps.forecasting.choice import NoChoiceError, fitting_model
 from wavecast.apps.forecasting.ensembles import PERTURBATION, Ensemble
-from wavecast.apps.forecasting.forecast_files import ForecastPart, ForecastWriter
+from wavecast.apps.forecasting.forecast_files import ForecastPart, ForecastWriter, is_grib
 from wavecast.apps.forecasting.forecast_layout import About, open_forecast
-from wavecast.apps.forecasting.format import FieldFormat
 from wavecast.apps.forecasting.inference import Forecaster, Method
 from wavecast.apps.forecasting.methods import BASELINES, FITTED, STEPS, BaselineMethod
 from wavecast.apps.forecasting.processes import device_of, team
-from wavecast.apps.forecasting.video_format import is_video
-from wavecast.cards import known_cards
 from wavecast.console import JsonReport, UsageError, raise_if_interrupted, say
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.weather_fields import Fields
@@ -58,6 +56,8 @@ def forecast_all(args: argparse.Namespace) -> int:
                 print(f"{line} -> {target}")
             return 0
         say(line, quiet)
+        if args.like_input and is_grib(target):
+            raise UsageError(f"{target}: GRIB has names of its own", "leave out --like-input, or call it NAME.nc")
         if args.like_input and target.exists() and not args.overwrite:
             raise WavecastError(f"{target} exists", "give --overwrite, or another name with -o")
         report = JsonReport(args.json if processes.first else None, args.overwrite)
@@ -153,7 +153,7 @@ def choose_method(args: argparse.Namespace, options: dict[str, Any]) -> Method:
     if args.variables:
         raise UsageError("--variables is for baselines", "a model knows what it forecasts")
     device = device_of(args.device)
-    forecasters = [Forecaster.load(name, device) for name in models or [fitting_model(args.input, options)]]
+    forecasters = [Forecaster.load(name, device) for name in models or [fitting_name(args.input, options)]]
     if args.members is None and len(forecasters) == 1:
         return forecasters[0]
     perturbation = PERTURBATION if args.perturbation is None else args.perturbation
@@ -175,40 +175,17 @@ def baseline_method(name: str, args: argparse.Namespace, options: dict[str, Any]
         return BaselineMethod(name, args.variables, training, args.steps or STEPS)
 
 
-def fitting_model(source: str, options: dict[str, Any]) -> str:
-    """Find the known model whose grid and variables the input has; of several the one whose card has the least error.
+def fitting_name(source: str, options: dict[str, Any]) -> str:
+    """Name the known model that fits the input.
 
     Raises:
         UsageError: there is none, or there are several of unknown quality.
     """
     with open_fields(source, **options) as fields:
-        found = fields.channels
-        cards = [card for card in known_cards() if card.task == "forecast" and not is_video(card)]
-        fits = [card for card in cards if suits(FieldFormat.of(card.fields, card.name), fields)]
-        grid = f"{len(fields.latitudes)} x {len(fields.longitudes)} points"
-    if len(fits) == 1:
-        return fits[0].name
-    if measured := [card for card in fits if "mean_rmse" in card.metrics]:
-        return min(measured, key=lambda card: float(card.metrics["mean_rmse"])).name
-    if fits:
-        names = [card.name for card in fits]
-        raise UsageError(f"{len(fits)} models fit {source}: {', '.join(names)}", f"choose one: --model {names[0]}")
-    known = "; ".join(f"{card.name}: {FieldFormat.of(card.fields, card.name).describe()}" for card in cards)
-    raise UsageError(
-        f"no model here fits {source} ({', '.join(found)} on {grid}); there is {known or 'none at all'}",
-        f"train one: wavecast train forecasting --config forecasting_predformer --data.root {shlex.quote(source)}, "
-        "or --config forecasting_convs5; or give --model persistence",
-    )
-
-
-def suits(made_for: FieldFormat, fields: Fields) -> bool:
-    """Tell whether fields are those of a format."""
-    grids = (
-        (made_for.latitudes, fields.latitudes),
-        (made_for.longitudes, fields.longitudes),
-    )
-    same = all(len(a) == len(b) and np.allclose(a, b, atol=1e-3) for a, b in grids)
-    return same and {*made_for.channels} <= {*fields.channels}
+        try:
+            return fitting_model(fields, source)
+        except NoChoiceError as error:
+            raise UsageError(error.message, error.hint) from error
 
 
 def between(fields: Fields, first: str, last: str) -> xr.Dataset:

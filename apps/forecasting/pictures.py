@@ -1,6 +1,7 @@
-"""Pictures of scores: error against lead time beside the baselines."""
+"""Pictures of scores: error against lead time beside the baselines, of fields and of video."""
 
 import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,13 @@ COLORS = {
     "damped_anomaly": "#8e6c8a",
     "linear_regression": "#d4a017",
 }
+OF_FRAMES = {
+    "mse_sum_pixels": "squared error",
+    "psnr": "PSNR in dB",
+    "ssim": "SSIM",
+    "skill": "skill",
+}
+"""What is drawn of the scores of video; squared errors are summed over a frame, the skill is against persistence."""
 
 
 def draw_scores(scores: dict[str, xr.Dataset], path: Path) -> None:
@@ -49,6 +57,37 @@ def draw_scores(scores: dict[str, xr.Dataset], path: Path) -> None:
     save(figure, path)
 
 
+def draw_frame_scores(scores: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
+    """Draw the scores of video against the frame, a panel for each of OF_FRAMES that there is, as PNG.
+
+    Args:
+        scores: {method: {metric: (time,)}}; with "persistence" among the methods the skill is drawn too.
+        path: of the picture.
+
+    Raises:
+        WavecastError: matplotlib is not installed, or the picture cannot be written.
+    """
+    figure_of = figure_class()
+    drawn = {method: dict(found) for method, found in scores.items()}
+    if "persistence" in scores:
+        reference = scores["persistence"]["mse_sum_pixels"]
+        ratio = np.divide(
+            scores["forecast"]["mse_sum_pixels"], reference, where=reference > 0, out=np.full_like(reference, np.nan)
+        )
+        drawn["forecast"]["skill"], drawn["persistence"]["skill"] = 1 - ratio, np.zeros_like(ratio)
+    metrics = [metric for metric in OF_FRAMES if metric in drawn["forecast"]]
+    figure = figure_of(figsize=(7, 2.4 * len(metrics)), layout="constrained")
+    for axes, metric in zip(figure.subplots(len(metrics), 1, squeeze=False)[:, 0], metrics, strict=True):
+        for method, found in drawn.items():
+            values = np.where(np.isfinite(found[metric]), found[metric], np.nan)  # the PSNR of equal frames is infinite
+            width = 2.4 if method == "forecast" else 1.2
+            lead = np.arange(1, len(values) + 1)
+            axes.plot(lead, values, marker=".", label=method, color=COLORS[method], linewidth=width)
+        axes.set(xlabel="frame", ylabel=OF_FRAMES[metric])
+        axes.legend()
+    save(figure, path)
+
+
 def figure_class() -> type:
     """Import matplotlib's figure.
 
@@ -60,6 +99,17 @@ def figure_class() -> type:
     except ModuleNotFoundError:
         raise WavecastError("--plot and --animate need matplotlib", "pip install 'wavecast[plot]'") from None
     return Figure
+
+
+def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse pictures that exist, before the work is done.
+
+    Raises:
+        WavecastError: one of them exists.
+    """
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise WavecastError(f"{path} exists", "give --overwrite")
 
 
 def save(figure: object, path: Path) -> None:

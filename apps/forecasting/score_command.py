@@ -10,7 +10,7 @@ examples:
   wavecast score forecast.zarr era5.nc --train 2019-03-01 2019-03-19 --plot
   wavecast score forecast.zarr era5.nc --plot --leads 6 12 --animate forecast.gif
   wavecast score forecast.zarr wb/ --regions global europe tropics --json scores.jsonl
-  wavecast score future.mp4 truth.mp4 --past clip.mp4
+  wavecast score future.mp4 truth.mp4 --past clip.mp4 --plot
   wavecast score --check forecast.zarr                    will WeatherBench tools take it?
 """
 

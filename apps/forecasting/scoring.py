@@ -15,6 +15,7 @@ from wavecast.apps.forecasting.forecast_layout import open_forecast
 from wavecast.apps.forecasting.inference import whole
 from wavecast.apps.forecasting.jobs import between, reading
 from wavecast.apps.forecasting.methods import FITTED, UNFITTED, BaselineMethod
+from wavecast.apps.forecasting.pictures import draw_scores, refuse_existing
 from wavecast.apps.forecasting.scores import score
 from wavecast.cards import write_whole
 from wavecast.console import JsonReport, UsageError, say, show_error
@@ -102,9 +103,7 @@ def picture_paths(args: argparse.Namespace) -> dict[str, Path]:
         paths["animation"] = Path(args.animate)
         if paths["animation"].suffix.lower() != ".gif":
             raise UsageError(f"--animate {args.animate}: only GIF is written", "call it NAME.gif")
-    for path in paths.values():
-        if path.exists() and not args.overwrite:
-            raise WavecastError(f"{path} exists", "give --overwrite")
+    refuse_existing(paths.values(), args.overwrite)
     return paths
 
 
@@ -124,7 +123,6 @@ def draw(
         WavecastError: there is no such lead time, a library is missing, or a picture cannot be written.
     """
     from wavecast.apps.forecasting.maps import Maps, animate, draw_maps
-    from wavecast.apps.forecasting.pictures import draw_scores
 
     if "scores" in paths:
         draw_scores(scores, paths["scores"])

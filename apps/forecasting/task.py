@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from wavecast.apps.forecasting.anomalies import Anomalies
+from wavecast.apps.forecasting.anomalies import Anomalies, whole_patches
 from wavecast.apps.forecasting.convs5 import published_losses
 from wavecast.apps.forecasting.format import FieldFormat
 from wavecast.apps.forecasting.scores import cell_areas
@@ -26,7 +26,14 @@ from wavecast.datamodules.video import VideoData
 from wavecast.datamodules.weather import WeatherData
 from wavecast.optimization import OptimizedTask, plain
 
-Architecture = Literal["predformer", "convs5", "state_space_mixer", "predformer_anomalies", "convs5_anomalies"]
+Architecture = Literal[
+    "predformer",
+    "convs5",
+    "state_space_mixer",
+    "predformer_anomalies",
+    "convs5_anomalies",
+    "state_space_mixer_anomalies",
+]
 SAMPLE = 4096
 """Training windows that are looked at, at most, before training begins."""
 
@@ -45,19 +52,8 @@ class ForecastingTask(OptimizedTask):
         teacher_forcing: train every next frame on the true ones before it, those of the history too, in one pass; else
             train the forecast from the network's own output. For networks that stream.
         init_from: begin with the weights of this model of the same grid and channels: a name, a card, a checkpoint.
-        optimizer: "adam" or "adamw".
-        learning_rate: after the warm-up.
-        weight_decay: of the optimizer.
-        undecayed: what weight decay spares: "nothing" (as published), "biases" or "vectors" (norms and biases).
-        schedule: "constant", "cosine" (to `last_rate`), or "plateau" (times `factor` after `patience` epochs without
-            a better validation loss).
-        warmup_steps: linear rise of the learning rate.
-        last_rate: at the end of the cosine, as a share of `learning_rate`.
-        patience: epochs of the plateau schedule.
-        factor: of the plateau schedule.
-        gradient_noise: standard deviation of Gaussian noise on the gradients at step 0 (Neelakantan et al. 2015).
-        average_decay: decay of an exponential moving average of the weights, which is validated and saved; 0: none.
         name: of the model in its card.
+        optimization: of `OptimizedTask`.
     """
 
     means = ("val_loss", "val_mse", "val_mse_of_persistence")
@@ -73,21 +69,10 @@ class ForecastingTask(OptimizedTask):
         lead_weighted: bool = False,
         teacher_forcing: bool = False,
         init_from: str | None = None,
-        optimizer: Literal["adam", "adamw"] = "adamw",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        undecayed: Literal["nothing", "biases", "vectors"] = "vectors",
-        schedule: Literal["constant", "cosine", "plateau"] = "cosine",
-        warmup_steps: int = 0,
-        last_rate: float = 0.0,
-        patience: int = 5,
-        factor: float = 0.5,
-        gradient_noise: float = 0.0,
-        average_decay: float = 0.0,
         name: str = "forecaster",
+        **optimization: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
+        super().__init__(**optimization)
         self.format: FieldFormat | VideoFormat | None = None
         self.weights: Tensor | None = None
 
@@ -233,9 +218,7 @@ def shaped_by(
         return shaped | ({"time": made_for.history} if architecture.startswith("predformer") else {})
     shapes: dict[str, Any] = {"channels": channels + extras, "output_channels": channels}
     if architecture in ("predformer", "state_space_mixer"):
-        patch = network.get("patch", 4)
-        rows, cols = (-(-side // patch) * patch for side in (rows, cols))
-        shapes |= {"rows": rows, "cols": cols, "patch": patch}
+        shapes |= whole_patches(rows, cols, network)
     if architecture == "predformer":
         shapes["time"] = made_for.history
     if twice := {*shapes} & {*network} - {"patch"}:

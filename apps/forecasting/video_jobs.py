@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from wavecast.apps.forecasting.methods import BASELINES
+from wavecast.apps.forecasting.pictures import figure_class, refuse_existing
+from wavecast.apps.forecasting.strips import Row, draw_strip, shown, spread
 from wavecast.apps.forecasting.video_format import VideoFormat, is_video
 from wavecast.apps.forecasting.video_inference import (
     VideoForecaster,
@@ -40,7 +42,6 @@ FOR_FIELDS = (
     "perturbation",
     "seed",
     "check",
-    "plot",
     "leads",
     "animate",
 )
@@ -68,8 +69,10 @@ def forecast_video(args: argparse.Namespace) -> int:
     clip = open_clip(args.input, method.format)
     past = read_past(clip, args.input, method, args.resize)
     target = Path(args.output or default_output(args.input))
-    if past.shape[-1] not in PICTURES and target.suffix.lower() != ".npy":
-        raise WavecastError(f"frames of {past.shape[-1]} channels are no pictures", "give -o NAME.npy")
+    array = target.suffix.lower() in ARRAY_SUFFIXES
+    if past.shape[-1] not in PICTURES and not array:
+        raise WavecastError(f"frames of {past.shape[-1]} channels are no pictures", "give -o NAME.npy or NAME.npz")
+    strip = Strip(target.with_suffix(".strip.png"), past[-1], steps, args.overwrite) if args.plot else None
     line = f"{method.name}: {steps} frames after the last {method.history} of {clip.frames}"
     if args.dry_run:
         print(f"{line} -> {target}")
@@ -82,15 +85,55 @@ def forecast_video(args: argparse.Namespace) -> int:
     with VideoWriter(target, rate, args.overwrite) as writer:
         for y in method.pieces(past, steps):
             raise_if_interrupted()
-            writer.write(restored(y, clip) if target.suffix.lower() == ".npy" else np.rint(255 * y).astype(np.uint8))
+            writer.write(restored(y, clip) if array else np.rint(255 * y).astype(np.uint8))
+            if strip is not None:
+                strip.add(y)
+    if strip is not None:
+        strip.draw()
     seconds = time.perf_counter() - begun
     rows, cols, channels = past.shape[1:]
     row = {"input": args.input, "output": str(target), "history": method.history, "steps": steps, "rows": rows}
     row |= {"cols": cols, "channels": channels, "frames_per_second": rate, "wall_seconds": round(seconds, 3)}
+    row |= {"plot": str(strip.path)} if strip is not None else {}
     report.add(row | {"model": method.name, "model_sha256": method.checkpoint or None})
     report.close()
     say(f"{target}: {steps} frames in {seconds:.1f} s", args.quiet)
+    if strip is not None:
+        say(str(strip.path), args.quiet)
     return 0
+
+
+class Strip:
+    """The picture of a forecast: the last frame seen, and frames at several lead times, kept as they come.
+
+    Args:
+        path: of the picture.
+        last: the last frame seen, (row, col, channel) in [0, 1].
+        steps: that will be forecast.
+        overwrite: replace a picture that exists.
+
+    Raises:
+        WavecastError: it exists, or matplotlib is not installed.
+    """
+
+    def __init__(self, path: Path, last: np.ndarray, steps: int, overwrite: bool) -> None:
+        figure_class()
+        refuse_existing([path], overwrite)
+        self.path, self._frames, self._done = path, [shown(last)], 0
+        self._wanted = spread(steps)
+
+    def add(self, frames: np.ndarray) -> None:
+        """Keep what is drawn of the next frames, (time, row, col, channel)."""
+        self._frames += [shown(frames[k - self._done]) for k in self._wanted if 0 <= k - self._done < len(frames)]
+        self._done += len(frames)
+
+    def draw(self) -> None:
+        """Draw what was kept.
+
+        Raises:
+            WavecastError: the picture cannot be written.
+        """
+        draw_strip([Row("forecast", self._frames)], ["last seen", *(f"+{k + 1}" for k in self._wanted)], self.path)
 
 
 def refuse_options(args: argparse.Namespace, source: str) -> None:
@@ -165,8 +208,8 @@ def open_clip(source: str, made_for: VideoFormat | None) -> Recording:
 
 
 def default_output(source: str) -> str:
-    """Name the output beside the input: clip.mov gives clip.forecast.mp4, an archive of arrays an array."""
+    """Name the output beside the input: clip.npz gives clip.forecast.npz, clip.mov clip.forecast.mp4."""
     path, suffix = Path(source), Path(source).suffix.lower()
     if suffix not in WRITTEN_SUFFIXES:
-        suffix = ".npy" if suffix in ARRAY_SUFFIXES else ".mp4"
+        suffix = ".mp4"
     return str(path.with_name(f"{path.stem}.forecast{suffix}"))

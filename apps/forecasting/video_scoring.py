@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavecast.apps.forecasting.pictures import draw_frame_scores, refuse_existing
 from wavecast.apps.forecasting.scoring import write_table
+from wavecast.apps.forecasting.strips import compared, draw_strip, shown, spread
 from wavecast.apps.forecasting.video_jobs import refuse_options
 from wavecast.apps.forecasting.video_scores import SSIM_WINDOW, mae_sum_pixels, mse_sum_pixels, psnr, video_scores
 from wavecast.console import JsonReport, UsageError, say
@@ -35,6 +37,9 @@ def score_video(args: argparse.Namespace) -> int:
     refuse_options(args, args.forecast)
     if args.truth is None:
         raise UsageError("scores need the truth", "wavecast score FORECAST TRUTH")
+    beside = Path(args.forecast)
+    pictures = [beside.with_suffix(".png"), beside.with_suffix(".frames.png")] if args.plot else []
+    refuse_existing(pictures, args.overwrite)
     names = [args.forecast, args.truth, *([args.past] if args.past else [])]
     forecast, truth, *past = open_alike(names)
     frames = min(forecast.frames, truth.frames)
@@ -61,7 +66,29 @@ def score_video(args: argparse.Namespace) -> int:
         for name, found in blocks.items()
     }
     tell(scores, args)
+    if pictures:
+        draw_frame_scores(scores, pictures[0])
+        draw_frames(forecast, truth, frames, pictures[1])
+    for path in pictures:
+        say(str(path), args.quiet)
     return 0
+
+
+def draw_frames(forecast: Recording, truth: Recording, frames: int, path: Path) -> None:
+    """Draw truth, forecast and error at several lead times, side by side.
+
+    Args:
+        forecast: frames that follow.
+        truth: what followed.
+        frames: that both have.
+        path: of the picture.
+
+    Raises:
+        WavecastError: matplotlib is not installed, or the picture cannot be written.
+    """
+    leads = spread(frames)
+    ours, its = ([shown(one.window(lead, 1)[0]) for lead in leads] for one in (forecast, truth))
+    draw_strip(compared(ours, its), [f"+{lead + 1}" for lead in leads], path)
 
 
 def open_alike(names: list[str]) -> list[Recording]:

@@ -2,8 +2,9 @@
 
 Several hypotheses are kept for every stream, each a text with its probability, summed over all the ways found to say
 it. Tokens are final once all hypotheses share them, or once they are `lag` frames old: then hypotheses that disagree
-with the best one are dropped, so that the state has a fixed size, and silence settles the text. Phrase boosting
-adds to a hypothesis what its automaton says, and takes it back when a phrase breaks off or the stream ends within it.
+with the best one are dropped, so that the state has a fixed size, and silence settles the text. All of that goes frame
+by frame: the pieces in which a stream comes change nothing. Phrase boosting adds to a hypothesis what its automaton
+says, and takes it back when a phrase breaks off or the stream ends within it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -109,10 +110,9 @@ class BeamSearch:
         Returns:
             Token, its log-probability and its bonus, for each hypothesis.
         """
-        bonus = (
-            torch.zeros(1) if self.booster is None else torch.stack([self.booster.change(one.place) for one in beam])
-        )
-        logs, bonus = torch.broadcast_tensors(logs[:, :-1], bonus[:, :-1] if bonus.ndim > 1 else bonus)
+        logs, bonus = logs[:, :-1], torch.zeros_like(logs[:, :-1])
+        if self.booster is not None:
+            bonus = torch.stack([self.booster.change(one.place)[:-1] for one in beam])
         tokens = (logs + bonus).topk(min(self.width, logs.shape[1])).indices
         columns = [column.tolist() for column in (tokens, logs.gather(1, tokens), bonus.gather(1, tokens))]
         return [list(zip(*row, strict=True)) for row in zip(*columns, strict=True)]
@@ -246,14 +246,14 @@ class BeamCTC(BeamSearch):
             return [Tokens() for _ in range(batch)], state
         logs = self.head(frames).log_softmax(-1).cpu()
         beams, last, now = self.unpack(state), state.last.tolist(), state.frame.tolist()
-        found = []
+        found = [Tokens() for _ in range(batch)]
         for row, n in enumerate([time] * batch if lengths is None else lengths.tolist()):
-            for t in range(n):
-                beams[row] = self.listen(beams[row], logs[row, t], last[row], now[row] + t)
-            now[row] += n
-            tokens, beams[row] = self.settle(beams[row], now[row])
-            last[row] = tokens.ids[-1] if tokens.ids else last[row]
-            found.append(tokens)
+            for heard in logs[row, :n]:
+                beams[row] = self.listen(beams[row], heard, last[row], now[row])
+                now[row] += 1
+                tokens, beams[row] = self.settle(beams[row], now[row])
+                last[row] = tokens.ids[-1] if tokens.ids else last[row]
+                found[row].extend(tokens)
         after = self.pack(beams, last, now)
         return found, tree_map(lambda leaf: leaf.to(frames.device), after)
 
@@ -346,16 +346,16 @@ class BeamTransducer(BeamSearch):
         beams, last, now = self.unpack(state.beams), state.beams.last.tolist(), state.beams.frame.tolist()
         valid = [time] * batch if lengths is None else lengths.tolist()
         memory = tree_map(lambda leaf: leaf.flatten(0, 1), (state.read, state.said))
-        for t in range(time):
+        found = [Tokens() for _ in range(batch)]
+        for t in range(max(valid, default=0)):
             rows = [row for row in range(batch) if t < valid[row]]
-            if rows:
-                memory = self.listen(beams, rows, heard[:, t], memory, [frame + t for frame in now])
-        found = []
-        for row in range(batch):
-            now[row] += valid[row]
-            tokens, beams[row] = self.settle(beams[row], now[row])
-            last[row] = tokens.ids[-1] if tokens.ids else last[row]
-            found.append(tokens)
+            memory = self.listen(beams, rows, heard[:, t], memory, now)
+            for row in rows:
+                now[row] += 1
+                tokens, beams[row] = self.settle(beams[row], now[row])
+                last[row] = tokens.ids[-1] if tokens.ids else last[row]
+                found[row].extend(tokens)
+            memory = self.forget(beams, memory)
         slots = [(beam[i] if i < len(beam) else beam[0]).slot for beam in beams for i in range(self.width)]
         read, said = tree_map(lambda leaf: leaf.unflatten(0, (batch, self.width)), gather(memory, slots))
         packed = tree_map(lambda leaf: leaf.to(frames.device), self.pack(beams, last, now))
@@ -397,6 +397,16 @@ class BeamTransducer(BeamSearch):
                 break
         for row in rows:
             beams[row] = self.best(closed[row].values())
+        return memory
+
+    def forget(self, beams: list[list[Hypothesis]], memory: Any) -> Any:
+        """Keep the slots of the hypotheses that are left, once most are free."""
+        left = [one for beam in beams for one in beam]
+        if len(memory[1]) < 4 * len(left):
+            return memory
+        memory = gather(memory, [one.slot for one in left])
+        for slot, one in enumerate(left):
+            one.slot = slot
         return memory
 
     def say(

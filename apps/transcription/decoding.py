@@ -266,7 +266,7 @@ def device_of(module: nn.Module) -> Any:
 
 
 @torch.inference_mode()
-def align(log_probabilities: Tensor, ids: Sequence[int], blank: int) -> Tokens:
+def align(log_probabilities: Tensor, ids: Sequence[int], blank: int, begin: int = 0) -> Tokens:
     """Find when known tokens were spoken, by the best path of CTC through them (torchaudio's forced alignment).
 
     In a hybrid model the transducer gives the text, and CTC its times and confidences.
@@ -275,6 +275,7 @@ def align(log_probabilities: Tensor, ids: Sequence[int], blank: int) -> Tokens:
         log_probabilities: (time, classes) of a whole utterance.
         ids: its tokens.
         blank: the class that is no token.
+        begin: frame of the stream at which the utterance begins.
 
     Returns:
         The tokens with the first frame and the mean probability of their runs.
@@ -298,7 +299,7 @@ def align(log_probabilities: Tensor, ids: Sequence[int], blank: int) -> Tokens:
     for frame, (one, probability) in enumerate(zip(path[0].tolist(), scores[0].exp().tolist(), strict=True)):
         run = run + 1 if one == before else 1
         if one != blank and run == 1:
-            tokens.append(one, frame, probability)
+            tokens.append(one, begin + frame, probability)
         elif one != blank:
             tokens.probabilities[-1] += (probability - tokens.probabilities[-1]) / run
         before = one

@@ -266,26 +266,30 @@ class Transcriber:
         Raises:
             WavecastError: the model has no such head, or cannot spell a phrase.
         """
-        network = self.network
-        head = options.head or ("ctc" if network.prediction is None else "rnnt")
+        ctc, prediction, joint, blank = (
+            self.network.ctc,
+            self.network.prediction,
+            self.network.joint,
+            self.network.blank,
+        )
+        head = options.head or ("ctc" if prediction is None else "rnnt")
         if head not in HEADS:
             raise WavecastError(f"there is no head {head!r}", f"give one of {', '.join(HEADS)}")
-        if (network.ctc if head == "ctc" else network.prediction) is None:
-            other = next(one for one in HEADS if one != head)
-            raise WavecastError(f"{self.card.name} has no head {head}", f"give --head {other}")
-        if options.align and (network.ctc is None or network.prediction is None):
+        if options.align and (ctc is None or prediction is None):
             raise WavecastError(f"{self.card.name} has one head", "alignment by CTC is for models with both")
         booster = None
         if options.phrases:
-            encode, unknown = self.tokenizer.encode, self.tokenizer.unknown
-            booster = boost_phrases(options.phrases, encode, network.blank + 1, unknown)
-        if head == "ctc":
+            booster = boost_phrases(options.phrases, self.tokenizer.encode, blank + 1, self.tokenizer.unknown)
+        if head == "ctc" and ctc is not None:
             if options.beam == 1:
-                return GreedyCTC(network.ctc, network.blank, booster)
-            return BeamCTC(network.ctc, network.blank, options.beam, booster=booster)
-        if options.beam == 1:
-            return GreedyTransducer(network.prediction, network.joint, booster=booster)
-        return BeamTransducer(network.prediction, network.joint, options.beam, booster=booster)
+                return GreedyCTC(ctc, blank, booster)
+            return BeamCTC(ctc, blank, options.beam, booster=booster)
+        if head == "rnnt" and prediction is not None and joint is not None:
+            if options.beam == 1:
+                return GreedyTransducer(prediction, joint, booster=booster)
+            return BeamTransducer(prediction, joint, options.beam, booster=booster)
+        other = next(one for one in HEADS if one != head)
+        raise WavecastError(f"{self.card.name} has no head {head}", f"give --head {other}")
 
 
 class TranscriptStream:
@@ -388,14 +392,20 @@ class Aligner:
     KEPT = 25  # frames before an utterance: the transducer finds a token later than it is spoken, never long before
 
     def __init__(self, transcriber: Transcriber) -> None:
-        self._network, self._tokenizer = transcriber.network, transcriber.tokenizer
+        if transcriber.network.ctc is None:
+            raise WavecastError(f"{transcriber.card.name} has no CTC to align by", "leave align out")
+        self._head, self._blank, self._tokenizer = (
+            transcriber.network.ctc,
+            transcriber.network.blank,
+            transcriber.tokenizer,
+        )
         self._heard: list[Tensor] = []
         self._first = 0
 
     def listen(self, frames: Tensor) -> None:
         """Take the next encoder frames (frame, width)."""
         if len(frames):
-            self._heard.append(self._network.ctc(frames).log_softmax(-1).cpu())
+            self._heard.append(self._head(frames).log_softmax(-1).cpu())
 
     def align(self, segment: Segment) -> Segment:
         """Give an utterance with the times and confidences of CTC; as it was where its tokens do not fit in."""
@@ -404,7 +414,7 @@ class Aligner:
         stop = round(segment.end / FRAME_SECONDS) - self._first + 1
         ids = self._tokenizer.encode(segment.text)
         try:
-            tokens = align(heard[first:stop], ids, self._network.blank)
+            tokens = align(heard[first:stop], ids, self._blank)
         except WavecastError:
             return segment
         frames = [frame + first + self._first for frame in tokens.frames]

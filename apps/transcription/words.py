@@ -1,5 +1,6 @@
 """Words from tokens, with times and confidences; segments of words. Only the vocabulary's pieces are needed."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from wavecast.apps.transcription.decoding import Tokens
 WORD_START = "▁"
 FRAME_SECONDS = 0.08
 UNKNOWN = {"<unk>": "⁇"}
+BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,9 @@ def text_of(pieces: Sequence[str]) -> str:
     """Join pieces to text: ▁ is a space, <0x..> a byte of UTF-8."""
     joined = bytearray()
     for piece in pieces:
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            joined.append(int(piece[3:5], 16))
+        byte = BYTE.fullmatch(piece)
+        if byte:
+            joined.append(int(byte[1], 16))
         else:
             joined += UNKNOWN.get(piece, piece).replace(WORD_START, " ").encode()
     return joined.decode("utf-8", "replace").strip()

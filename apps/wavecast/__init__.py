@@ -14,8 +14,10 @@ from wavecast.core.errors import WavecastError
 
 if TYPE_CHECKING:
     from wavecast.apps.enhancement.inference import Enhancer
+    from wavecast.apps.forecasting.choice import FittingForecaster
     from wavecast.apps.forecasting.inference import Forecaster
     from wavecast.apps.forecasting.video_inference import VideoForecaster
+    from wavecast.apps.transcription.inference import Transcriber
 
 __version__ = "0.1.0"
 __all__ = ["WavecastError", "__version__", "load"]
@@ -24,19 +26,27 @@ __all__ = ["WavecastError", "__version__", "load"]
 @overload
 def load(task: Literal["enhance"], model: str | None = None, device: str = "auto") -> "Enhancer": ...
 @overload
+def load(task: Literal["forecast"], model: None = None, device: str = "auto") -> "FittingForecaster": ...
+@overload
 def load(task: Literal["forecast"], model: str, device: str = "auto") -> "Forecaster | VideoForecaster": ...
-def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer | Forecaster | VideoForecaster":
+@overload
+def load(task: Literal["transcribe"], model: str | None = None, device: str = "auto") -> "Transcriber": ...
+def load(
+    task: str, model: str | None = None, device: str = "auto"
+) -> "Enhancer | FittingForecaster | Forecaster | Transcriber | VideoForecaster":
     """Load a model for a task.
 
     Args:
-        task: "enhance" or "forecast".
-        model: a name from `wavecast models list`, or a path; None: the small enhancer that ships.
+        task: "enhance", "transcribe" or "forecast".
+        model: a name from `wavecast models list`, or a path; None: the small enhancer or transcriber that ships, or at
+            every call the forecaster that fits the fields.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
     Returns:
         For "enhance" an object with `.network`, `.sample_rate` and `.stream()`, called on arrays: see `Enhancer`. For
-        "forecast" one with `.network` and `.format`, called on an xarray.Dataset or a path (see `Forecaster`), or on an
-        array of frames where the model is for video (see `VideoForecaster`).
+        "transcribe" the same, and it gives text with the times of its words: see `Transcriber`. For "forecast" one with
+        `.network` and `.format`, called on an xarray.Dataset or a path (see `Forecaster`), or on an array of frames
+        where the model is for video (see `VideoForecaster`); without a model see `FittingForecaster`.
 
     Raises:
         WavecastError: no such task, model or device, or the weights are damaged.
@@ -45,10 +55,13 @@ def load(task: str, model: str | None = None, device: str = "auto") -> "Enhancer
         from wavecast.apps.enhancement.inference import Enhancer
 
         return Enhancer.load(model, device)
+    if task == "transcribe":
+        from wavecast.apps.transcription.inference import Transcriber
+
+        return Transcriber.load(model, device)
     if task == "forecast":
+        from wavecast.apps.forecasting.choice import FittingForecaster
         from wavecast.apps.forecasting.video_inference import load_forecaster
 
-        if model is None:
-            raise WavecastError("a forecaster is made for its fields, and must be named", 'load("forecast", model=...)')
-        return load_forecaster(model, device)
-    raise WavecastError(f"there is no task {task!r}", "tasks: enhance, forecast")
+        return FittingForecaster(device) if model is None else load_forecaster(model, device)
+    raise WavecastError(f"there is no task {task!r}", "tasks: enhance, transcribe, forecast")

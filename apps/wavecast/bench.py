@@ -1,4 +1,4 @@
-"""`wavecast bench enhance|forecast`: speed, latency and memory on this machine."""
+"""`wavecast bench enhance|transcribe|forecast`: speed, latency and memory on this machine."""
 
 import argparse
 
@@ -9,9 +9,10 @@ SECONDS, STEPS = 10, 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("app", choices=("enhance", "forecast"))
-    parser.add_argument("--seconds", type=positive, metavar="N", help=f"of sound, for enhance ({SECONDS})")
+    parser.add_argument("app", choices=("enhance", "transcribe", "forecast"))
+    parser.add_argument("--seconds", type=positive, metavar="N", help=f"of sound ({SECONDS})")
     parser.add_argument("--steps", type=positive, metavar="N", help=f"to forecast ({STEPS})")
+    parser.add_argument("--streams", type=positive, nargs="+", metavar="N", help="to transcribe at a time (1 4 16)")
     common_arguments(parser)
 
 
@@ -19,8 +20,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure, and print a table."""
     import torch
 
-    if args.seconds and args.app != "enhance":
+    if args.seconds and args.app == "forecast":
         raise UsageError("--seconds are of sound", "give --steps")
+    if args.streams and args.app != "transcribe":
+        raise UsageError("--streams are of speech", "wavecast bench transcribe --streams 8")
     if args.steps and args.app != "forecast":
         raise UsageError("--steps are of forecasts", "give --seconds")
     if args.threads:
@@ -29,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
         from wavecast.apps.enhancement.bench import measure as measure_enhancer
 
         rows = measure_enhancer(args.model, args.device, args.seconds or SECONDS)
+    elif args.app == "transcribe":
+        from wavecast.apps.transcription.bench import measure as measure_transcriber
+
+        rows = measure_transcriber(args.model, args.device, args.seconds or SECONDS, args.streams or [1, 4, 16])
     else:
         from wavecast.apps.forecasting.bench import measure as measure_forecaster
 

@@ -258,7 +258,7 @@ def load_pickle(path: Path, file: IO[bytes] | None = None) -> dict[str, Any]:
             "ask its author for safetensors, or for a checkpoint of tensors and plain data",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise WavecastError(f"{path} is no torch checkpoint, or it is damaged") from error
+        raise WavecastError(f"{path} is no torch checkpoint, or it is damaged", "fetch it again") from error
     if not isinstance(content, dict):
         raise WavecastError(f"{path} holds a {type(content).__name__}, not named tensors")
     return content

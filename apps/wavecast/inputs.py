@@ -155,3 +155,17 @@ def naming(source: Source, error: WavecastError) -> str:
 def shown(path: str) -> str:
     """Give a path as text that can be printed, whatever bytes its name holds."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, and those above it.
+
+    Raises:
+        WavecastError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise WavecastError(f"cannot make the folder {folder}: it is a file", "choose another name with -o") from error
+    except OSError as error:
+        raise WavecastError(f"cannot make the folder {folder}: {error.strerror}") from error

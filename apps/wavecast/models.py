@@ -14,6 +14,7 @@ from wavecast.cards import (
     load_network,
     load_pickle,
     load_strict,
+    read_tokenizer,
     save_model,
     sha256,
 )
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 VERBS = ("list", "show", "pull", "convert", "verify")
 POINTERS = ("last_best_checkpoint", "last_checkpoint")
 """Text files of official folders whose first line names the file of the weights."""
+WEIGHTS = (".pt", ".bin", ".safetensors", ".ckpt", ".nemo")
+"""What files of weights end in."""
 NAMELESS = (*POINTERS, "pytorch_model")
 """Names of official files that say nothing of the model."""
 
@@ -38,12 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  wavecast models show NAME               the card\n"
         "  wavecast models pull NAME               fetch official weights (--weights FILE|DIR: from there, offline)\n"
         "  wavecast models convert FILE -o FOLDER  official or trained weights to safetensors and card\n"
+        "  wavecast models convert NAME --to nemo  a transcriber to an archive that NeMo reads\n"
         "  wavecast models verify NAME|FILE        prove that a model is complete and unchanged\n"
     )
     parser.add_argument("verb", choices=VERBS, nargs="?", default="list")
     parser.add_argument("name", nargs="?", metavar="NAME|FILE")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="where convert writes (.)")
     parser.add_argument("--weights", metavar="FILE|DIR", help="official weights that were fetched by other means")
+    parser.add_argument(
+        "--to", choices=("safetensors", "nemo"), default="safetensors", help="what convert writes (safetensors)"
+    )
     parser.add_argument("--half", action="store_true", help="convert to half precision: half the bytes")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     official = parser.add_argument_group("official forecasters, of which the file does not tell everything")
@@ -84,11 +91,11 @@ def list_models() -> int:
             failed = True
         else:
             size = f"{card.weights.get('bytes', 0) / 1e6:.1f} MB"
-            print(f"{card.name:26}{card.task:10}{size:>10}  {card.license:14}here")
+            print(f"{card.name:32}{card.task:10}{size:>10}  {card.license:14}here")
     for name, official in OFFICIAL.items():
         if name not in here:
-            size = f"{official.bytes / 1e6:.1f} MB"
-            print(f"{name:26}{official.task:10}{size:>10}  {official.license:14}wavecast models pull {name}")
+            row = f"{name:32}{official.task:10}{official.size:>10}  {official.license:14}"
+            print(f"{row if row.endswith(' ') else row + ' '}wavecast models pull {name}")
     return int(failed)
 
 
@@ -114,7 +121,7 @@ def pull(name: str, weights: str | None, quiet: bool = False) -> int:
     official = OFFICIAL[name]
     path = official_file(Path(weights)) if weights else fetch(name, official, quiet)
     found = sha256(path)
-    if found != official.sha256:
+    if official.sha256 and found != official.sha256:
         if not weights:
             path.unlink()
         raise WavecastError(
@@ -123,11 +130,39 @@ def pull(name: str, weights: str | None, quiet: bool = False) -> int:
         )
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    card = official.card(name)
+    try:
+        card, network, tokenizer = read_model(path, official.card(name))
+    except WavecastError:
+        if not weights:
+            path.unlink()
+        raise
+    if not official.sha256:
+        card = replace(card, origin=f"{card.origin}; this one has sha256 {found}")
+    say(f"{save_model(network, card, folder, tokenizer=tokenizer).file}", quiet)
+    return 0
+
+
+def read_model(path: Path, card: Card) -> "tuple[Card, nn.Module, bytes]":
+    """Read an official file.
+
+    Args:
+        path: of the file.
+        card: that the model gets; what an archive tells of itself is filled in.
+
+    Returns:
+        The card, the filled network, and the bytes of its tokenizer if it has one.
+
+    Raises:
+        WavecastError: the file is not what the card says.
+    """
+    if card.architecture == "fastconformer":
+        from wavecast.apps.transcription.fastconformer_official import read_transcriber
+
+        told, network, tokenizer = read_transcriber(path)
+        return replace(card, hyperparameters=told.hyperparameters, block=told.block), network, tokenizer.model
     network = build_network(card)
     load_strict(network, read_official(path), str(path))
-    say(f"{save_model(network, card, folder).file}", quiet)
-    return 0
+    return card, network, b""
 
 
 def fetch(name: str, official: Official, quiet: bool = False) -> Path:
@@ -150,7 +185,7 @@ def fetch(name: str, official: Official, quiet: bool = False) -> Path:
     url = huggingface_hub.hf_hub_url(official.repository, official.file, revision=official.revision)
     try:
         with part.open("ab") as file:
-            if file.tell() < official.bytes:
+            if not official.bytes or file.tell() < official.bytes:
                 http_get(url, file, resume_size=file.tell())
     except Exception as error:  # the hub's client passes on whatever its transport raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -181,7 +216,7 @@ def official_file(path: Path) -> Path:
             if not named or not file.is_file():
                 raise WavecastError(f"{path / pointer} names {file.name}, which is not there", "fetch it too")
             return file
-    files = [file for suffix in (".pt", ".bin", ".safetensors", ".ckpt") for file in sorted(path.glob(f"*{suffix}"))]
+    files = [file for suffix in WEIGHTS for file in sorted(path.glob(f"*{suffix}"))]
     if len(files) != 1:
         raise WavecastError(f"{path} holds {len(files)} files of weights", "name the one that is meant")
     return files[0]
@@ -212,23 +247,54 @@ def convert(args: argparse.Namespace) -> int:
     Raises:
         WavecastError: the file is none of these, or the target exists.
     """
+    if args.to == "nemo":
+        return write_nemo(args)
     file, folder = official_file(Path(args.name)), Path(args.output or ".")
+    tokenizer = b""
     if args.kind:
         card, network = read_forecaster(file, args)
     elif file.suffix == ".ckpt" and "wavecast_card" in load_pickle(file):
         card = find_model(str(file))
         network = load_network(card)
+        tokenizer = read_tokenizer(card) if card.task == "transcribe" else b""
         card = replace(card, weights={}, path=None)
     else:
-        card = official_card(file)
-        network = build_network(card)
-        load_strict(network, read_official(file), str(file))
-    for target in (folder / f"{card.name}.safetensors", folder / f"{card.name}.yaml"):
-        if target.exists() and not args.overwrite:
+        card, network, tokenizer = read_model(file, official_card(file))
+    ends = (".safetensors", ".yaml", ".tokenizer.model") if tokenizer else (".safetensors", ".yaml")
+    make_room(folder, [f"{card.name}{end}" for end in ends], args.overwrite)
+    say(f"{save_model(network, card, folder, args.half, tokenizer).file}", args.quiet)
+    return 0
+
+
+def write_nemo(args: argparse.Namespace) -> int:
+    """Write a transcriber as an archive that NeMo reads.
+
+    Raises:
+        WavecastError: there is no such transcriber, or the target exists.
+    """
+    from wavecast.apps.transcription.fastconformer_official import write_transcriber
+    from wavecast.apps.transcription.tokenizer import load_tokenizer
+
+    card, folder = find_model(args.name, "transcribe"), Path(args.output or ".")
+    network, tokenizer = load_network(card), load_tokenizer(card)
+    (target,) = make_room(folder, [f"{card.name}.nemo"], args.overwrite)
+    write_transcriber(network, card, tokenizer, target)
+    say(f"{target}", args.quiet)
+    return 0
+
+
+def make_room(folder: Path, names: list[str], overwrite: bool) -> list[Path]:
+    """Make a folder for files that are not there yet, or may be overwritten.
+
+    Raises:
+        WavecastError: one is there.
+    """
+    targets = [folder / name for name in names]
+    for target in targets:
+        if target.exists() and not overwrite:
             raise WavecastError(f"{target} exists", "give --overwrite, or another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"{save_model(network, card, folder, args.half).file}", args.quiet)
-    return 0
+    return targets
 
 
 def read_forecaster(file: Path, args: argparse.Namespace) -> "tuple[Card, nn.Module]":
@@ -243,6 +309,8 @@ def read_forecaster(file: Path, args: argparse.Namespace) -> "tuple[Card, nn.Mod
 
 def official_card(file: Path) -> Card:
     """Make the card of a file of official weights, which are the pinned ones or others of their kind."""
+    if file.suffix == ".nemo":
+        return archive_card(file)
     name, official = next(iter(OFFICIAL.items()))
     card = official.card(name if file.stem in NAMELESS else file.stem)
     digest = sha256(file)
@@ -252,13 +320,29 @@ def official_card(file: Path) -> Card:
     return replace(card, origin=origin)
 
 
+def archive_card(file: Path) -> Card:
+    """Make the card of a NeMo archive, which goes by the name of a file that is known, or is any other."""
+    named = {official.file: (name, official) for name, official in OFFICIAL.items()}
+    known = f"{file.name} of sha256 {sha256(file)}"
+    if file.name in named:
+        name, official = named[file.name]
+        origin = f"{known}, named like the file of {official.repository}; {official.trust}"
+        return replace(official.card(name), origin=origin)
+    name = f"fastconformer.{file.stem.removeprefix('fastconformer.')}"
+    return Card(name, "fastconformer", "transcribe", {}, 16_000, license="of its authors", origin=known)
+
+
 def verify(name: str, quiet: bool = False) -> int:
-    """Prove that a model is complete and unchanged: its hash is the card's, and every tensor fits its network.
+    """Prove that a model is complete and unchanged: its hashes are the card's, and every tensor fits its network.
 
     Raises:
         WavecastError: it is not.
     """
     card: Card = find_model(name)
+    if card.task == "transcribe":
+        from wavecast.apps.transcription.tokenizer import load_tokenizer
+
+        load_tokenizer(card)
     count = sum(p.numel() for p in load_network(card).parameters())
     hashed = f"unchanged, sha256 {card.weights['sha256']}" if "sha256" in card.weights else "no hash is known of it"
     say(f"{card.name}: complete, {count:,} parameters; {hashed}", quiet)

@@ -18,11 +18,24 @@ from wavecast.core.errors import WavecastError
 class OptimizedTask(LightningModule):
     """A task that is optimized as its hyper-parameters say, and whose checkpoints are models.
 
-    Subclasses call `begin` with their card, log through `count`, and have these hyper-parameters: `optimizer` ("adam"
-    or "adamw"), `learning_rate`, `weight_decay`, `undecayed`, `schedule` ("constant", "cosine" to `last_rate`, or
-    "plateau": times `factor` after `patience` epochs without a better validation loss), `warmup_steps`,
-    `gradient_noise` (standard deviation at step 0; Neelakantan et al. 2015) and `average_decay` (of an exponential
-    moving average of the weights, which is validated and saved; 0: none).
+    Subclasses hand the arguments below on to it as `**optimization`, where the command line finds them with their
+    defaults and descriptions; a subclass names one itself to give it another default. All arguments of all classes
+    become hyper-parameters here. Subclasses call `begin` with their card, and log through `count`.
+
+    Args:
+        optimizer: "adam" or "adamw".
+        learning_rate: after the warm-up.
+        weight_decay: of the optimizer.
+        undecayed: what weight decay spares: "nothing", "biases" (by name), or "vectors" (norms and biases).
+        schedule: "constant", "cosine" (to `last_rate`), or "plateau" (times `factor` after `patience` epochs without
+            a better validation loss).
+        warmup_steps: linear rise of the learning rate.
+        last_rate: at the end of the cosine, as a share of `learning_rate`.
+        patience: epochs of the plateau schedule.
+        factor: of the plateau schedule.
+        gradient_noise: standard deviation of Gaussian noise on the gradients at step 0; its variance falls as
+            (1 + step) ** -0.55 (Neelakantan et al. 2015). 0: none.
+        average_decay: decay of an exponential moving average of the weights, which is validated and saved; 0: none.
 
     Attributes:
         means: names of what is averaged over the validation items.
@@ -33,6 +46,23 @@ class OptimizedTask(LightningModule):
     shown = "val_loss"
     card: Card
     network: nn.Module
+
+    def __init__(
+        self,
+        optimizer: Literal["adam", "adamw"] = "adamw",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        undecayed: Literal["nothing", "biases", "vectors"] = "vectors",
+        schedule: Literal["constant", "cosine", "plateau"] = "cosine",
+        warmup_steps: int = 0,
+        last_rate: float = 0.0,
+        patience: int = 5,
+        factor: float = 0.5,
+        gradient_noise: float = 0.0,
+        average_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
 
     def begin(self, card: Card, init_from: str | None) -> None:
         """Build the network of a card, with the weights of another model if one is named.

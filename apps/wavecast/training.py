@@ -9,7 +9,7 @@ import shlex
 import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module, resources
@@ -51,6 +51,12 @@ TASKS = {
         "wavecast.datamodules.weather:WeatherData",
         "wavecast.apps.forecasting.evaluation:evaluate",
         "wavecast forecast FIELDS --model {}",
+    ),
+    "transcription": Task(
+        "wavecast.apps.transcription.task:TranscriptionTask",
+        "wavecast.datamodules.transcription:TranscriptionData",
+        "wavecast.apps.transcription.evaluation:evaluate",
+        "wavecast transcribe talk.wav --model {}",
     ),
     "video": Task(
         "wavecast.apps.forecasting.task:ForecastingTask",
@@ -176,6 +182,19 @@ def read_recipe(name_or_path: str, smoke: bool = False) -> dict[str, Any]:
         raise WavecastError(f"{path} is no recipe: it holds a {type(recipe).__name__}, not settings by name")
     overrides = recipe.pop("smoke", {})
     return merged(recipe, overrides) if smoke else recipe
+
+
+def with_recipes(words: list[str]) -> Iterator[str]:
+    """Put the data settings of a recipe in the place of its name."""
+    smoke = "--smoke" in words
+    remaining = iter([word for word in words if word != "--smoke"])
+    for word in remaining:
+        option, _, value = word.partition("=")
+        if option != "--config":
+            yield word
+            continue
+        recipe = read_recipe(value or next(remaining, ""), smoke)
+        yield from ("--config", yaml.safe_dump({"data": recipe.get("data", {})}))
 
 
 def merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,8 +142,8 @@ def moving_mnist() -> str:
         lines.append(f"| {names[name]} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"{result['clips']} test clips, 10 frames in and 10 out; MSE and MAE summed over the pixels of a frame, the last "
-        f"four columns means over the 10. `scripts/bench/moving_mnist.py`, {source(result)}.",
+        f"{result['clips']} test clips, 10 frames in and 10 out; MSE and MAE summed over the pixels of a frame, the "
+        f"last four columns means over the 10. `scripts/bench/moving_mnist.py`, {source(result)}.",
     ]
     return "\n".join(lines)
 

@@ -55,10 +55,10 @@ def gate(network: FastConformer) -> None:
     streams = [pool.join() for _ in x]
     pieces: dict[int, list[Tensor]] = {stream: [] for stream in streams}
     for stream, row in zip(streams, x, strict=True):
-        pool.push(stream, row[None, : 8 * FRAME])
+        pool.push(stream, row[None, : 7 * FRAME])
     for i in range(20):
         for stream, row in zip(streams, x, strict=True):
-            pool.push(stream, row[None, (i + 8) * FRAME : (i + 9) * FRAME])
+            pool.push(stream, row[None, (i + 7) * FRAME : (i + 8) * FRAME])
         for stream, piece in pool.step():
             pieces[stream].append(piece)
     for stream in streams:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 import yaml
 
 import wavecast as suite
@@ -101,7 +102,50 @@ def test_the_recipe_of_the_state_space_mixer_trains_and_forecasts(wavecast, word
     recipe = ["train", "forecasting", "--config", "forecasting_state_space", "--smoke", "--run", "run", "--quiet"]
     assert wavecast(*recipe, *options, *spans).code == 0
     forecaster = suite.load("forecast", model="run", device="cpu")
-    assert forecaster.network.frame == (9, 18, 3)
+    assert forecaster.network.network.frame[:2] == (9, 18)
     found = forecaster(str(fields), steps=15)["2m_temperature"]
     assert found.shape == (1, 15, 8, 16)
     assert np.isfinite(found).all()
+
+
+@pytest.fixture
+def celsius(fields, tmp_path):
+    """The same fields in degrees Celsius, called kelvin, under the short name."""
+    with xr.open_dataset(fields) as truth:
+        other = truth.rename({"2m_temperature": "t2m"}).load()
+    attributes = other["t2m"].attrs
+    other["t2m"] = (other["t2m"].astype(np.float64) - 273.15).assign_attrs(attributes)
+    assert attributes["units"] == "K"
+    other.to_netcdf(tmp_path / "celsius.nc", engine="h5netcdf")
+    return tmp_path / "celsius.nc"
+
+
+def test_wrong_units_are_seen_by_their_range_and_mended_by_an_option(wavecast, words, fields, celsius):
+    """Before a step is taken; the option gives the numbers, and the network, of the file that is right."""
+    text = "t2m runs from "
+    said = wavecast.fails(1, text, *words, "--data.root", celsius, "--run", "wrong", hint="they look like degc")
+    assert "as 2m_temperature it is expected from 160 to 345 K" in said.err
+    assert "--data.units '{2m_temperature: degc}'" in said.err
+    assert not Path("wrong").exists()
+    assert wavecast(*words, "--run", "right").code == 0
+    for k, option in enumerate((["--data.units", "{t2m: degC}"], ["--data.units.2m_temperature", "celsius"])):
+        assert wavecast(*words, "--data.root", celsius, *option, "--run", f"mended{k}").code == 0
+    right, *mended = (last(run) for run in ("right", "mended0", "mended1"))
+    mean, deviation = right["wavecast_card"]["fields"]["normalization"]["2m_temperature"]
+    assert 200 < mean < 330
+    for one in mended:
+        assert one["wavecast_card"]["fields"]["channels"] == ["2m_temperature"]
+        found = one["wavecast_card"]["fields"]["normalization"]["2m_temperature"]
+        assert found == pytest.approx([mean, deviation], rel=1e-6)
+        for name, tensor in right["state_dict"].items():
+            torch.testing.assert_close(one["state_dict"][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_units_that_cannot_be(wavecast, words):
+    text = "'furlong', which is no unit of it"
+    wavecast.fails(1, text, *words, "--data.units", "{t2m: furlong}", "--run", "x", hint="'celsius'")
+    text = "has no rain"
+    wavecast.fails(1, text, *words, "--data.units", "{rain: mm}", "--run", "x", hint="it has 2m_temperature")
+    text = "is expected from 160 to 345 K"
+    wavecast.fails(1, text, *words, "--data.units", "{t2m: degC}", "--run", "x", hint="say what they are by --units")
+    assert not Path("x").exists()

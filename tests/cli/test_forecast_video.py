@@ -8,15 +8,19 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import wavecast as suite
 from kit.digits import write_digits
+from kit.videos import moving_block, write_video, write_without_frames
+from wavecast.apps.forecasting.strips import compared, spread
 from wavecast.apps.forecasting.task import shaped_by
 from wavecast.apps.forecasting.video_format import VideoFormat
 from wavecast.apps.forecasting.video_inference import VideoForecaster
+from wavecast.apps.forecasting.video_jobs import Strip
 from wavecast.cards import Card, build_network, save_model
+from wavecast.datamodules.arrays import open_array
 from wavecast.datamodules.video_files import open_video
-from wavecast.datamodules.video_writer import VideoWriter
 from wavecast.training import read_recipe, shipped_recipes
 
 RECIPES = sorted(name for name in shipped_recipes() if name.startswith(("moving_mnist", "taxibj")))
@@ -24,17 +28,11 @@ CONVS5 = {"depths": [8, 8], "width": 8, "size": 8, "layers": 1, "groups": 2, "ac
 
 
 def movie(frames=8, rows=16, cols=16, channels=1):
-    """A bright block that goes right: uint8 (time, row, col, channel)."""
-    x = np.zeros((frames, rows, cols, channels), np.uint8)
-    for k in range(frames):
-        x[k, 4:10, k : k + 6] = [230, 90, 40][:channels]
-    return x
+    return moving_block(frames, rows, cols, channels)
 
 
-def write(path, x, rate=5):
-    with VideoWriter(path, rate) as writer:
-        writer.write(x)
-    return path
+def write(path, x):
+    return write_video(path, x, rate=5)
 
 
 def read(path):
@@ -89,6 +87,7 @@ def test_every_recipe_takes_a_training_step_and_its_checkpoint_forecasts(wavecas
     assert "val_skill" in said.err and "wavecast forecast CLIP --model" in said.err
     saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 1
+    assert [path.name for path in Path("run/pictures").iterdir()] == ["step0000001-0.png"]
     forecaster = suite.load("forecast", model="run", device="cpu")
     asked = read_recipe(name, smoke=True)["data"]
     made_for = forecaster.format
@@ -182,10 +181,12 @@ def test_arrays_of_any_range_and_channels(wavecast, tmp_path):
     past = np.random.default_rng(0).uniform(-1, 1, (5, 16, 16, 2)).astype(np.float32)
     np.savez("flows.npz", past)
     assert wavecast("forecast", "flows.npz", "--model", model).code == 0
-    found = np.load("flows.forecast.npy")
+    found = open_array(Path("flows.forecast.npz"))
     assert found.dtype == np.float32 and found.shape == (4, 16, 16, 2)
     np.testing.assert_array_equal(found, suite.load("forecast", model=str(model), device="cpu")(past))
-    wavecast.fails(1, "are no pictures", "forecast", "flows.npz", "--model", model, "-o", "x.mp4", hint="-o NAME.npy")
+    wavecast.fails(
+        1, "are no pictures", "forecast", "flows.npz", "--model", model, "-o", "x.mp4", hint="-o NAME.npy or NAME.npz"
+    )
     write("clip.mkv", movie())
     wavecast.fails(1, "made for 2 channels", "forecast", "clip.mkv", "--model", model, hint="give an array")
 
@@ -246,7 +247,7 @@ def test_a_report_tells_what_was_done(wavecast, model):
         (["cut.mp4"], 1, "cut.mp4", "cut off"),
         (["text.mp4"], 1, "text.mp4 is no video that can be read", "give a video"),
         (["missing.mp4"], 1, "missing.mp4 does not exist", "check the name"),
-        (["changing.ts"], 1, "changing.ts changes its picture at frame 9: 32 x 16 after 16 x 16", "cut it there"),
+        (["changing.ts"], 1, "changing.ts changes its picture at or before frame 9: 32 x 16", "cut it there"),
         (["flat.npy"], 1, "of shape (4, 4), not frames", "shape (time, row, col)"),
         (["nan.npy"], 1, "has values beyond [0, 1], or none", "fill what is missing"),
         (["color.npy"], 1, "has frames of 3 channels; convs5.tiny is made for 1", "convert the frames"),
@@ -263,6 +264,32 @@ def test_what_cannot_be(wavecast, monkeypatch, bad_clips, model, words, code, te
     before = {path.name for path in bad_clips.iterdir()}
     wavecast.fails(code, text, "forecast", *words, "--model", model, hint=hint)
     assert {path.name for path in bad_clips.iterdir()} == before
+
+
+BAD = {
+    "bare.mkv": "bare.mkv holds no frame",
+    "changing.ts": "changing.ts changes its picture at",
+    "cut.mp4": "cut.mp4 ends too early",
+    "text.mp4": "text.mp4 is no video that can be read",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_clips_are_told_wherever_they_are_given(wavecast, monkeypatch, bad_clips, tmp_path, name):
+    """As forecast, as truth, as past, and among others to learn from; nothing is written."""
+    monkeypatch.chdir(bad_clips)
+    for words in (["score", name, "clip.mkv"], ["score", "clip.mkv", name]):
+        wavecast.fails(1, BAD[name], *words, "--plot")
+    wavecast.fails(1, BAD[name], "score", "clip.mkv", "clip.mkv", "--past", name, "--csv", tmp_path / "x.csv")
+    source = tmp_path / "source"
+    source.mkdir()
+    for other in ("clip.mkv", name):
+        (source / other).symlink_to(bad_clips / other)
+    words = ["train", "video", "--config", "moving_mnist_small", "--smoke", "--data.source", source, "--quiet"]
+    words += ["--data.channels", 1, "--data.items", 12, "--run", tmp_path / "run"]
+    wavecast.fails(1, BAD[name], *words, hint="cut" if name in ("changing.ts", "cut.mp4") else "give a")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".csv", ".png")] == []
+    assert [path.name for path in bad_clips.iterdir() if path.suffix == ".png"] == []
 
 
 def test_baselines_of_fields_are_none_of_video(wavecast):
@@ -283,14 +310,7 @@ def bad_clips(tmp_path_factory):
     np.save(folder / "flat.npy", np.zeros((4, 4), np.uint8))
     np.save(folder / "nan.npy", np.full((8, 16, 16), np.nan))
     np.save(folder / "color.npy", movie(channels=3))
-    with av.open(str(folder / "bare.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 32, 24, "bgr0"
-        sound = container.add_stream("pcm_s16le", rate=16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.int16), "s16", "mono")
-        frame.sample_rate = 16000
-        container.mux(sound.encode(frame))
-        container.mux(sound.encode(None))
+    write_without_frames(folder / "bare.mkv")
     write_changing(folder / "changing.ts")
     return folder
 
@@ -346,6 +366,64 @@ def test_scores_are_those_of_the_frames(wavecast):
     write("near.npy", truth[:1] - 1)
     said = wavecast("score", "bad.npy", "truth.npy", "--past", "near.npy")
     assert "warning: worse than persistence at frame 1, 2, 3, 4" in said.err
+
+
+def colors_of(path):
+    """The colors of a picture, and how many."""
+    with Image.open(path) as picture:
+        return {color for _, color in picture.convert("RGB").getcolors(1 << 24)}
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [("mkv", 3), ("npz", 1)])
+def test_a_picture_of_a_forecast(wavecast, suffix, channels):
+    """The last frame seen and every frame of persistence show the block, and its color is in the picture."""
+    write(f"clip.{suffix}", movie(channels=channels))
+    words = ["forecast", f"clip.{suffix}", "--model", "persistence", "--steps", 3, "--plot"]
+    said = wavecast(*words, "--json", "-")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["plot"] == "clip.forecast.strip.png"
+    with Image.open("clip.forecast.strip.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    block = np.array([230, 90, 40] if channels == 3 else [230, 230, 230])
+    columns = np.flatnonzero((np.abs(pixels - block).max(-1) < 3).sum(0) > 10)
+    assert np.count_nonzero(np.diff(columns) > 20) == 3  # between four frames
+    wavecast.fails(1, "clip.forecast.strip.png exists", *words, "-o", f"clip.forecast.{suffix}", hint="--overwrite")
+    Path(f"clip.forecast.{suffix}").unlink()
+    wavecast.fails(1, "clip.forecast.strip.png exists", *words, hint="--overwrite")
+    assert not Path(f"clip.forecast.{suffix}").exists()
+    assert wavecast(*words, "--overwrite").code == 0
+    wavecast.fails(2, "--plot is for video here", "forecast", "era5.nc", "--plot", hint="wavecast score FORECAST TRUTH")
+
+
+def test_pictures_of_scores(wavecast):
+    """Truth, forecast and error at lead times; scores beside persistence where the past is known."""
+    truth = movie(12)
+    write("truth.npy", truth[2:])
+    write("future.npy", np.repeat(truth[1:2], 10, 0))
+    write("clip.npy", truth[:2])
+    said = wavecast("score", "future.npy", "truth.npy", "--past", "clip.npy", "--plot")
+    assert said.code == 0 and said.err.splitlines()[-2:] == ["future.png", "future.frames.png"]
+    assert {(176, 83, 60), (42, 111, 151)} <= colors_of("future.png")  # the lines of the forecast and of persistence
+    assert max(red - blue for red, _, blue in colors_of("future.frames.png")) > 100  # errors of both signs
+    assert max(blue - red for red, _, blue in colors_of("future.frames.png")) > 100
+    wavecast.fails(1, "future.png exists", "score", "future.npy", "truth.npy", "--plot", hint="--overwrite")
+    assert wavecast("score", "future.npy", "truth.npy", "--plot", "--overwrite").code == 0
+    assert (42, 111, 151) not in colors_of("future.png")
+
+
+def test_a_strip_shows_the_frames_it_is_given(tmp_path):
+    """Of a hundred frames eight, the first and the last among them; the error is forecast less truth."""
+    assert spread(100) == [0, 14, 28, 42, 57, 71, 85, 99]
+    assert spread(3) == [0, 1, 2] and spread(1) == [0]
+    truth, forecast, error = compared([np.full((4, 4), 0.75)], [np.full((4, 4), 0.5)])
+    assert (truth.frames[0][0, 0], forecast.frames[0][0, 0], error.frames[0][0, 0]) == (0.5, 0.75, 0.25)
+    assert error.limits == (-0.25, 0.25)
+    *_, error = compared([np.array([[[1.0, 0, 0]]])], [np.array([[[0.0, 0, 0]]])])
+    assert error.frames[0].shape == (1, 1) and error.frames[0][0, 0] == pytest.approx(1 / 3)
+    strip = Strip(tmp_path / "x.png", np.zeros((2, 2, 1)), 20, False)
+    for k in range(0, 20, 3):
+        strip.add(np.arange(k, min(k + 3, 20), dtype=float)[:, None, None, None] * np.ones((1, 2, 2, 1)))
+    assert [frame[0, 0] for frame in strip._frames] == [0, *spread(20)]
 
 
 def test_gray_and_color_are_compared_in_gray(wavecast):

@@ -1,7 +1,6 @@
 """Tests of the depthwise kernels in Triton's interpreter.
 
-`test_depthwise_triton.py` runs this file in a process of its own, because the interpreter must be asked for
-(TRITON_INTERPRET=1) before Triton is imported. fp32 only: the interpreter's bf16 is broken.
+`test_depthwise_triton.py` runs this file, see `kit.interpreter`.
 """
 
 import pytest
@@ -9,21 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.interpreter import generated, poisoned
 from wavecast.core.ops.depthwise import Correlate, TapGradient, cpu, number_runs
 from wavecast.core.ops.depthwise import triton as kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # Triton, on its ranges
-FULL = torch.full
-
-
-def poisoned(*shape: int, **options: object) -> torch.Tensor:
-    """Stand in for torch.empty: what a kernel forgets to write stays NaN."""
-    return FULL(shape, torch.nan, **options)
-
-
-def generated(*shape: int, seed: int) -> torch.Tensor:
-    """Give a standard normal tensor."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def compare(batch, time, channel, taps, dilation, left, steps, segments=None, residual=False, programs=1):

@@ -1,7 +1,6 @@
 """Tests of the scan's kernels in Triton's interpreter.
 
-`test_scan_triton.py` runs this file in a process of its own, because the interpreter must be asked for
-(TRITON_INTERPRET=1) before Triton is imported. fp32 only: the interpreter's bf16 is broken.
+`test_scan_triton.py` runs this file, see `kit.interpreter`.
 """
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from triton.runtime import interpreter
 
+from kit.interpreter import generated, poisoned
 from wavecast.core.ops.scan import cpu, scan
 from wavecast.core.ops.scan import triton as kernels
 
@@ -17,12 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # Triton, on its ranges
     pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"),  # numpy, on infinite numbers
 ]
-EMPTY, FULL, CALL = torch.empty, torch.full, interpreter.InterpretedFunction.__call__
-
-
-def poisoned(*shape: int, **options: object) -> torch.Tensor:
-    """Stand in for torch.empty: what a kernel forgets to write stays NaN."""
-    return FULL(EMPTY(*shape, device="meta").shape, torch.nan, **options)
+CALL = interpreter.InterpretedFunction.__call__
 
 
 def call(function: interpreter.InterpretedFunction, *args: object, **options: object) -> object:
@@ -39,11 +34,6 @@ def small(monkeypatch):
     monkeypatch.setattr(kernels, "UNROLLED", 2)
     monkeypatch.setattr(kernels, "SHORT", 4)
     monkeypatch.setattr(kernels, "BLOCK", 4)
-
-
-def generated(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Give a standard normal tensor."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:

@@ -1,30 +1,18 @@
 """The Triton kernels of the depthwise operator: interpreted, compiled ahead of time, and run where a GPU is."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from kit.interpreter import interpret
 from wavecast.core.ops.depthwise import backend, cpu, depthwise
 
 triton = pytest.importorskip("triton")
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_interpreted():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/kit/interpreted_depthwise.py"],
-        cwd=ROOT,
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    interpret("interpreted_depthwise.py")
 
 
 @pytest.mark.parametrize("name", ["correlate_kernel", "tap_gradient_kernel"])

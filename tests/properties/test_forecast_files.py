@@ -344,8 +344,6 @@ def test_other_conventions_are_read(tmp_path: Path, dtype: str) -> None:
 def test_misfits_are_told(tmp_path: Path) -> None:
     with pytest.raises(WavecastError, match=r"run\.txt is no name of a forecast file\nhint: call it NAME\.zarr"):
         open_writer(tmp_path / "run.txt")
-    with pytest.raises(WavecastError, match=r"run\.GRIB: GRIB is read, not written\nhint: call it NAME\.zarr"):
-        open_writer(tmp_path / "run.GRIB")
     with pytest.raises(WavecastError, match=r"folder .*away does not exist"):
         open_writer(tmp_path / "away" / "run.zarr")
     with pytest.raises(WavecastError, match="time are none or not ascending"):

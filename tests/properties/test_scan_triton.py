@@ -1,30 +1,18 @@
 """The Triton kernels of the scan: interpreted, compiled ahead of time, and run where a GPU is."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from kit.interpreter import interpret
 from wavecast.core.ops.scan import backend, cpu, scan
 
 triton = pytest.importorskip("triton")
 
-ROOT = Path(__file__).parents[2]
-
 
 def test_interpreted():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/kit/interpreted_scan.py"],
-        cwd=ROOT,
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    interpret("interpreted_scan.py")
 
 
 @pytest.mark.parametrize(

@@ -9,26 +9,13 @@ import av
 import numpy as np
 import pytest
 
+from kit.videos import moving_block as movie
+from kit.videos import write_video as write
+from kit.videos import write_without_frames
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.arrays import open_array
 from wavecast.datamodules.video_files import open_video, read_frames
 from wavecast.datamodules.video_writer import VideoWriter
-
-
-def movie(frames=20, rows=24, cols=32, channels=3):
-    """A bright block that goes right over a ground that brightens: uint8 (time, row, col, channel)."""
-    x = np.zeros((frames, rows, cols, channels), np.uint8)
-    for k in range(frames):
-        x[k] = 6 * k
-        x[k, 4:12, k % (cols - 8) : k % (cols - 8) + 8] = [230, 90, 40][:channels]
-    return x
-
-
-def write(path, x, rate=25, step=7):
-    with VideoWriter(path, rate) as writer:
-        for start in range(0, len(x), step):
-            writer.write(x[start : start + step])
-    return path
 
 
 def encode(path, x, codec="libx264", pixels="yuv420p", pts=None, time_base=Fraction(1, 25), **options):
@@ -54,7 +41,7 @@ def read(path, channels=None, block=6):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("suffix", [".mkv", ".npy"])
+@pytest.mark.parametrize("suffix", [".mkv", ".npy", ".npz"])
 @pytest.mark.parametrize("shape", [(20, 24, 32), (3, 17, 19), (1, 1, 1)])
 def test_lossless_files_come_back_to_the_bit(tmp_path, suffix, channels, shape):
     x = np.random.default_rng(0).integers(256, size=(*shape, channels), dtype=np.uint8)
@@ -63,11 +50,21 @@ def test_lossless_files_come_back_to_the_bit(tmp_path, suffix, channels, shape):
     np.testing.assert_allclose(times, np.arange(len(x)) / (25 if suffix == ".mkv" else 1), atol=1e-3)
 
 
-def test_arrays_hold_fractions_and_any_channels(tmp_path):
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_arrays_hold_fractions_and_any_channels(tmp_path, suffix):
     x = np.random.default_rng(0).normal(size=(9, 5, 4, 2)).astype(np.float32)
-    found = open_array(write(tmp_path / "x.npy", x))
+    found = open_array(write(tmp_path / f"x{suffix}", x))
     np.testing.assert_array_equal(found, x)
-    assert found.dtype == np.float32
+    assert found.dtype == np.float32 and isinstance(found, np.memmap)
+
+
+def test_archives_are_numpys_and_the_same_each_time(tmp_path):
+    x = movie()
+    first, second = (write(tmp_path / name, x, step=step).read_bytes() for name, step in (("a.npz", 7), ("b.npz", 3)))
+    assert first == second
+    with np.load(tmp_path / "a.npz") as archive:
+        assert archive.files == ["arr_0"]
+        np.testing.assert_array_equal(archive["arr_0"], x)
 
 
 @pytest.mark.parametrize("rows", [24, 25])
@@ -98,7 +95,7 @@ def test_gif_keeps_gray(tmp_path):
     np.testing.assert_allclose(times, np.arange(20) / 25, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mkv", "gif", "npy", "avi", "webm", "ts"])
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "gif", "npy", "npz", "avi", "webm", "ts"])
 def test_any_frame_is_found(tmp_path, kind):
     path, x = tmp_path / f"x.{kind}", movie(40)
     if kind == "avi":
@@ -166,7 +163,7 @@ def test_a_change_of_size_is_refused_where_it_happens(tmp_path):
     small, large = (encode(tmp_path / f"{n}.h264", movie(5, n, 32), max_b_frames=0) for n in (32, 48))
     path = tmp_path / "both.h264"
     path.write_bytes(small.read_bytes() + large.read_bytes())
-    with open_video(path) as reader, pytest.raises(WavecastError, match="at frame 5: 48 x 32 after 32 x 32"):
+    with open_video(path) as reader, pytest.raises(WavecastError, match="picture at frame 5: 48 x 32 after 32 x 32"):
         while len(reader.read(1)[0]):
             pass
 
@@ -210,18 +207,13 @@ def test_what_is_no_video_is_refused(tmp_path):
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with av.open(str(tmp_path / "bare.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 32, 24, "bgr0"
-        sound = container.add_stream("pcm_s16le", rate=16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.int16), "s16", "mono")
-        frame.sample_rate = 16000
-        container.mux(sound.encode(frame))
+    write_without_frames(tmp_path / "bare.mkv")
     np.save(tmp_path / "none.npy", np.zeros((0, 4, 4), np.uint8))
     np.save(tmp_path / "flat.npy", np.zeros((4, 4), np.uint8))
     np.save(tmp_path / "large.npy", np.full((2, 4, 4), 1.5, np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    (tmp_path / "text.npy").write_text("no array " * 40)
     expected = {
         "text.mp4": "is no video that can be read",
         "sound.m4a": "has no moving picture",
@@ -230,6 +222,7 @@ def test_what_is_no_video_is_refused(tmp_path):
         "flat.npy": "of shape (4, 4), not frames",
         "large.npy": "goes beyond [0, 1] between frames 0 and 1",
         "objects.npy": "is no array that can be read",
+        "text.npy": "is no array that can be read: it does not begin as one",
         "two.npz": "holds 2 arrays where one is wanted",
         "missing.mp4": "does not exist",
         ".": "is a folder",
@@ -288,7 +281,7 @@ def test_nothing_half_written_is_left(tmp_path):
     assert len(read(path)[0]) == 3
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif", ".npy"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif", ".npy", ".npz"])
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, suffix):
     """A limit on the size of files fails a write as a full disk does."""
     x = np.random.default_rng(0).integers(256, size=(40, 64, 64, 3), dtype=np.uint8)

@@ -214,11 +214,14 @@ class ConformerLayer(Block):
 
     def go_on(self, x: Tensor, state: LayerState | None, last: bool, hidden: Tensor | None) -> tuple[Tensor, State]:
         """Process the next piece, or a whole batch whose steps are `hidden`, bool (batch, time), where they are not."""
+        attending = convolving = context = tail = None
+        if state is not None:
+            attending, convolving, context, tail = state.attending, state.convolving, state.context, state.tail
         x = torch.add(x, self.drop(self.feed_forward1(self.norm_feed_forward1(x))), alpha=0.5)
-        y, context = self.attention.attend(self.norm_attention(x), state and state.context, last, hidden)
-        x, attending = meet(state and state.attending, x, self.drop(y))
-        y, tail = self.convolution.convolve(self.norm_convolution(x), state and state.tail, last, hidden)
-        x, convolving = meet(state and state.convolving, x, self.drop(y))
+        y, context = self.attention.attend(self.norm_attention(x), context, last, hidden)
+        x, attending = meet(attending, x, self.drop(y))
+        y, tail = self.convolution.convolve(self.norm_convolution(x), tail, last, hidden)
+        x, convolving = meet(convolving, x, self.drop(y))
         x = torch.add(x, self.drop(self.feed_forward2(self.norm_feed_forward2(x))), alpha=0.5)
         return self.norm_out(x), () if last else LayerState(attending, convolving, context, tail)
 

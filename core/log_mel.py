@@ -80,7 +80,7 @@ class LogMel(Window):
             power = torch.view_as_real(spectrum).square().sum(-1)
             return torch.log(power @ self.filters + FLOOR)
 
-    def step(self, x: Tensor, state: Heard | None, last: bool) -> tuple[Tensor, Heard]:
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
         """Emphasize the new samples, and compute the frames that they complete."""
         x = self.dithered(x)
         sample = x.new_zeros(x.shape[0], 1) if state is None else state.sample

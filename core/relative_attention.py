@@ -106,7 +106,7 @@ class RelativeAttention(Block):
         self.lookahead = inf if -1 in (left, right) else right
         self.period = chunk
 
-    def needed(self, step: int) -> int | float:
+    def needed(self, step: int | float) -> int | float:
         """Tell the last input step that an output step sees."""
         if self.right < 0:
             return inf
@@ -122,9 +122,7 @@ class RelativeAttention(Block):
         y, state = self.attend(x, None, True, beyond(x, lengths))
         return mask_beyond(y, lengths), state
 
-    def attend(
-        self, x: Tensor, state: Context | None, last: bool, hidden: Tensor | None
-    ) -> tuple[Tensor, Context | tuple[()]]:
+    def attend(self, x: Tensor, state: Context | None, last: bool, hidden: Tensor | None) -> tuple[Tensor, State]:
         """Process the next piece, or a whole batch whose steps are `hidden`, bool (batch, time), where they are not."""
         queries, keys, values = (
             linear(x).unflatten(2, (self.heads, -1)) for linear in (self.query, self.key, self.value)

@@ -99,10 +99,11 @@ class Batches:
         utterances: of the batches.
         samples: most samples of a batch, padding included; an utterance longer than that is a batch of its own.
         window: utterances that are sorted together.
+        ascending: the first time round goes from the shortest utterances to the longest, all in one window.
     """
 
-    def __init__(self, utterances: Utterances, samples: int, window: int = 512) -> None:
-        self.utterances, self.samples, self.window = utterances, samples, window
+    def __init__(self, utterances: Utterances, samples: int, window: int = 512, ascending: bool = False) -> None:
+        self.utterances, self.samples, self.window, self.ascending = utterances, samples, window, ascending
         self._firsts = [0]
         self._plans: dict[int, list[np.ndarray]] = {}
 
@@ -142,11 +143,13 @@ class Batches:
     def _draw_plan(self, turn: int) -> list[np.ndarray]:
         lengths, seed = self.utterances.lengths(turn), self.utterances.seed
         plan: list[np.ndarray] = []
-        for first in range(0, len(lengths), self.window):
-            by_length = first + np.argsort(lengths[first : first + self.window], kind="stable")
+        shuffled = seed is not None and not (self.ascending and turn == 0)
+        window = self.window if shuffled else len(lengths)
+        for first in range(0, len(lengths), window):
+            by_length = first + np.argsort(lengths[first : first + window], kind="stable")
             batches = cut(by_length, lengths[by_length], self.samples)
-            if seed is not None:
-                order = np.random.default_rng([seed, turn, first, 2]).permutation(len(batches))
+            if shuffled:
+                order = np.random.default_rng([seed or 0, turn, first, 2]).permutation(len(batches))
                 batches = [batches[place] for place in order]
             plan += [turn * len(lengths) + batch for batch in batches]
         return plan
@@ -186,6 +189,8 @@ class TranscriptionData(ItemsData):
         share: of the training utterances, by seconds; a smaller share is a part of every larger one.
         batch_seconds: most seconds of sound in a batch of one process, padding included.
         window: utterances that are sorted by length together.
+        ascending: go through the data from short to long the first time, which CTC learns from sooner (Amodei et al.
+            2016: "Deep Speech 2", SortaGrad).
         batches: training batches an epoch, over all processes; None: as many as go once through the data.
         validation_items: most utterances of a validation set.
         seed: of order and augmentation.
@@ -219,6 +224,7 @@ class TranscriptionData(ItemsData):
         share: float = 1.0,
         batch_seconds: float = 120.0,
         window: int = 512,
+        ascending: bool = False,
         batches: int | None = None,
         validation_items: int = 500,
         seed: int = 0,
@@ -240,7 +246,7 @@ class TranscriptionData(ItemsData):
         self.speech, self.validation, self.noise = speech or [], validation or [], noise or []
         self.languages, self.style, self.leave_out, self.exclude = languages, style, leave_out, exclude or {}
         self.held_out, self.shortest, self.longest, self.share = held_out, shortest, longest, share
-        self.batch_seconds, self.window, self.batches = batch_seconds, window, batches
+        self.batch_seconds, self.window, self.ascending, self.batches = batch_seconds, window, ascending, batches
         self.validation_items, self.seed, self.sample_rate = validation_items, seed, sample_rate
         self.augment, self.speed, self.snr, self.level = augment, speed, snr, level
         self.noises_at_once, self.keys = noises_at_once, ["bucklespring"] if keys is None else keys
@@ -292,7 +298,7 @@ class TranscriptionData(ItemsData):
         logger.info("training on %d utterances, %.2f h", len(clips), clips.seconds / 3600)
         surroundings = self._surroundings(clips) if self.augment else None
         utterances = Utterances(clips, self.seed, self.speed, surroundings)
-        return Batches(utterances, round(self.batch_seconds * self.sample_rate), self.window)
+        return Batches(utterances, round(self.batch_seconds * self.sample_rate), self.window, self.ascending)
 
     def _surroundings(self, voices: Clips) -> Surroundings:
         parts = [open_clips(source, self.sample_rate, self.cache) for source in self.noise]
@@ -314,7 +320,7 @@ class TranscriptionData(ItemsData):
         """Keep the first `validation_items` in the order of a hash, so that any number is a fair sample."""
         kept = clips.take(by_hash(clips)[: self.validation_items])
         logger.info("validating on %d utterances, %.2f h", len(kept), kept.seconds / 3600)
-        return Batches(Utterances(kept), round(self.batch_seconds * self.sample_rate), max(1, len(kept)))
+        return Batches(Utterances(kept), round(self.batch_seconds * self.sample_rate))
 
     def _open(self, sources: Sequence[str]) -> Clips | None:
         if not sources:

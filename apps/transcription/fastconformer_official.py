@@ -16,6 +16,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from wavecast.apps.transcription.fastconformer import SAMPLE_RATE, FastConformer
@@ -94,6 +95,8 @@ def read_transcriber(path: Path) -> tuple[Card, FastConformer, Tokenizer]:
         origin=f"{path.name}, an archive of NeMo",
     )
     check_layers(archive.tensors, options["layers"])
+    with torch.device("meta"):  # what does not fit is refused before memory is taken for what the configuration says
+        official_names(archive, build_network(card))
     network = cast(FastConformer, build_network(card))
     load_strict(network, convert_state(archive, network), str(path))
     block = 0 if network.lookahead == inf else network.period
@@ -297,6 +300,17 @@ def convert_state(archive: NemoArchive, network: nn.Module) -> dict[str, Tensor]
     Raises:
         WavecastError: tensors are missing, unknown or misshapen (the first few are listed with expected shapes).
     """
+    names = official_names(archive, network)
+    found = {names[official]: to_ours(official, tensor) for official, tensor in archive.tensors.items()}
+    return {**network.state_dict(), **found}
+
+
+def official_names(archive: NemoArchive, network: nn.Module) -> dict[str, str]:
+    """Find our name of every official tensor, and check that all are there, of the right shape, and no others.
+
+    Raises:
+        WavecastError: they are not; see `convert_state`.
+    """
     ours = network.state_dict()
     # The last layer of the joint network comes after its dropout, if there is one.
     place = 1 if "joint.joint_net.1.weight" in archive.tensors else 2
@@ -314,8 +328,7 @@ def convert_state(archive: NemoArchive, network: nn.Module) -> dict[str, Tensor]
             faults.append(f"{name} is {tuple(tensor.shape)}, expected {shapes[name]}")
     if faults:
         raise WavecastError(f"{len(faults)} tensors do not fit the configuration: {listed(faults)}", HINT)
-    found = {names[official]: to_ours(official, tensor) for official, tensor in archive.tensors.items()}
-    return {**ours, **found}
+    return names
 
 
 def official_state(network: nn.Module, configured: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -163,6 +163,9 @@ class TranscriptionTask(OptimizedTask):
         self.heard_seconds += int(batch["lengths"].sum()) * self.trainer.world_size / SAMPLE_RATE
         self.log("train_loss", loss, prog_bar=True, batch_size=len(lengths))
         self.log_dict({f"train_{name}": value.detach() for name, value in parts.items()}, batch_size=len(lengths))
+        tokens = self.encode(batch["texts"])[1].sum().clamp(min=1)
+        by_token = loss.detach() * (len(lengths) / tokens if self.hparams["mean"] == "items" else 1.0)
+        self.log("train_loss_by_token", by_token, batch_size=len(lengths))  # utterances of any length compare by this
         return loss
 
     def _batch_number(self, index: int) -> int:

@@ -335,7 +335,8 @@ def build_network(card: Card) -> "nn.Module":
     try:
         return getattr(import_module(module), name)(**card.hyperparameters)
     except (TypeError, ValueError) as error:
-        raise WavecastError(f"{card.name}: the card does not fit {name}: {error}") from error
+        reason, _, hint = str(error).partition("\nhint: ")
+        raise WavecastError(f"{card.name}: the card does not fit {name}: {reason}", hint) from error
 
 
 def load_network(card: Card, device: "str | torch.device" = "cpu") -> "nn.Module":

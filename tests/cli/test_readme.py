@@ -28,6 +28,7 @@ def folder(tmp_path):
     sound = 0.1 * np.random.default_rng(0).standard_normal(16000)
     (tmp_path / "recordings" / "deep").mkdir(parents=True)
     names = ["noisy.wav", "a.flac", "b.ogg", "recordings/x.wav", "recordings/deep/y.wav"]
+    names += ["talk.wav", "talks/one.wav", "talks/two.wav"]
     names += [f"voices/speaker{i}/a.wav" for i in range(20)] + [f"noises/{i}.wav" for i in range(20)]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,9 @@ def folder(tmp_path):
     for name, part in (("clip.mp4", frames[:10]), ("truth.mp4", frames[10:15])):
         with VideoWriter(tmp_path / name, 10, overwrite=False) as writer:
             writer.write(part)
+    for name, text in (("speech", "yes it is"), ("heard", "is it")):
+        rows = [f"voices/speaker{i}/a.wav,{text}" for i in range(20)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,text", *rows]) + "\n")
     programs = tmp_path / "bin"
     programs.mkdir()
     samples = tmp_path / "microphone.raw"
@@ -67,11 +71,13 @@ def test_commands_of_the_readme(block, folder):
         ["bash", "-e", "-o", "pipefail", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    if "arecord" in block:
+    if "aplay" in block:
         assert len((folder / "heard.raw").read_bytes()) == 32000
     if "--csv" in block:
         assert (folder / "t2m.png").exists()
         assert "2m_temperature" in (folder / "t2m.csv").read_text()
+    if "talks/" in block:
+        assert sorted(path.name for path in (folder / "text").iterdir()) == ["one.srt", "two.srt"]
     if "recordings/" in block:
         assert (folder / "clean" / "deep" / "y.enhanced.wav").exists()
         assert (folder / "out" / "a.enhanced.png").exists()

@@ -154,7 +154,7 @@ def test_every_tensor_is_used_once(archive: NemoArchive) -> None:
 
 
 def test_the_large_model_has_its_published_size() -> None:
-    """The streaming hybrid of 1024 byte pairs: parameters of encoder, prediction network, joint network and CTC head."""
+    """The streaming hybrid of 1024 byte pairs: parameters of encoder, prediction, joint and CTC head."""
     with torch.device("meta"):
         network = build_network(card_of({"vocabulary": 1024, "prediction_width": 640}))
     parts = [network.get_submodule(name) for name in ("encoder", "prediction", "joint", "ctc")]
@@ -344,3 +344,54 @@ def test_layers_are_counted_before_they_are_built(tmp_path: Path) -> None:
     write_archive(archive, tmp_path / "a.nemo")
     with pytest.raises(WavecastError, match=r"the weights have 2 layers, encoder\.n_layers is 100"):
         read_transcriber(tmp_path / "a.nemo")
+
+
+VALUES = (
+    0,
+    1,
+    -1,
+    3,
+    64,
+    8192,
+    10**30,
+    0.5,
+    True,
+    None,
+    "",
+    "causal",
+    [],
+    [1],
+    {},
+    [[70, 13]],
+    "${model.labels}",
+    ".nan",
+)
+
+
+def test_damaged_configurations_give_a_network_or_a_clear_error(tmp_path: Path) -> None:
+    """Any value at any place of what a network is built from; giant sizes are refused before they are built."""
+    path, outcomes = tmp_path / "a.nemo", set()
+    for case in range(150):
+        random = np.random.default_rng((13, case))
+        archive = written(HYBRID)
+        for _ in range(int(random.integers(1, 3))):
+            section = archive.configuration[
+                str(random.choice(["encoder", "preprocessor", "decoder", "joint", "aux_ctc"]))
+            ]
+            while inner := [value for value in section.values() if isinstance(value, dict) and value]:
+                if random.random() < 0.3:
+                    break
+                section = inner[int(random.integers(len(inner)))]
+            section[str(random.choice(list(section)))] = VALUES[int(random.integers(len(VALUES)))]
+        try:
+            write_archive(archive, path)
+            read_transcriber(path)
+            outcomes.add("read")
+        except WavecastError as error:
+            assert "\n" not in error.message
+            assert error.message.isprintable()
+            outcomes.add(error.message.replace(str(path), "")[:30])
+        except Exception as error:
+            raise AssertionError(f"case {case}") from error
+    assert "read" in outcomes
+    assert len(outcomes) > 20

@@ -127,6 +127,12 @@ def test_speakers_are_labelled():
     assert [row["speaker"] for row in json.loads(written("json", talk))["segments"]] == ["left", "A & B"]
 
 
+def test_cues_of_one_speaker_do_not_overlap():
+    talk = [said("one", 0.0, "left"), said("two", 0.3, "left"), said("three", 0.3, "right"), said("four", 0.5, "left")]
+    times = [(start, end) for start, end, _ in parse_srt(written("srt", talk))]
+    assert times == [(0.0, 0.32), (0.32, 0.62), (0.3, 0.62), (0.62, 0.82)]
+
+
 def test_ctm_names_the_recording_in_one_column():
     file = io.StringIO()
     CTMWriter(file, "my talk").add(Segment((Word(";;comment", 1.0, 1.5, 0.25),)))

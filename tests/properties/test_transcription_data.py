@@ -143,6 +143,17 @@ def test_each_time_round_has_every_utterance_once_in_batches_of_bounded_length(c
     assert 1 - batches.utterances.lengths(0).sum() / padded < 0.25
 
 
+def test_the_first_time_round_may_go_from_short_to_long(corpus):
+    batches = data(corpus, ascending=True).train_batches
+    count = len(spoken(batches))
+    first, second = ([batches.numbers(sum(map(batches.count, range(turn))) + b) for b in range(3)] for turn in (0, 1))
+    whole = np.concatenate([batches.numbers(b) for b in range(batches.count(0))])
+    assert (np.diff(batches.utterances.lengths(0)[whole]) >= 0).all()
+    assert sorted(whole) == list(range(count))
+    assert (np.diff(batches.utterances.lengths(1)[np.concatenate(second) - count]) < 0).any()
+    assert not np.array_equal(first[0], second[0] - count)
+
+
 def test_batches_are_functions_of_their_numbers(corpus):
     """Read in another order, by another object that begins in the middle, they are the same."""
     first, second = (data(corpus, augment=True, seed=3).train_batches for _ in range(2))

@@ -287,9 +287,16 @@ class TranscriptionData(ItemsData):
 
     def training_texts(self) -> list[str]:
         """Give the texts of all training utterances; `setup("fit")` must have been called."""
+        return [about["text"] for about in self._training_clips().attributes]
+
+    def training_seconds(self) -> float:
+        """Give the seconds of all training utterances; `setup("fit")` must have been called."""
+        return self._training_clips().seconds
+
+    def _training_clips(self) -> Clips:
         if self.train_batches is None:
             raise ValueError("the data is not set up\nhint: call setup('fit') first")
-        return [about["text"] for about in self.train_batches.utterances.clips.attributes]
+        return self.train_batches.utterances.clips
 
     def _training(self, clips: Clips) -> Batches:
         clips = nested_share(clips, self.share)

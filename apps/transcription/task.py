@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from wavecast.apps.transcription.decoding import Decoder, GreedyCTC, GreedyTransducer
@@ -26,6 +26,8 @@ from wavecast.datamodules.transcription import TranscriptionData
 from wavecast.optimization import OptimizedTask, plain
 
 SAMPLE_RATE = 16_000
+FEATURE_MEAN, FEATURE_DEVIATION = -11.5, 4.0
+"""Of log-mel features of speech between -45 and -15 dB, as measured on augmented speech of the corpus."""
 
 
 class TranscriptionTask(OptimizedTask):
@@ -114,6 +116,35 @@ class TranscriptionTask(OptimizedTask):
         self.begin(card, None)
         if weights is not None:
             load_strict(self.network, weights, options["init_from"])
+        else:
+            self._begin_at_priors(data)
+
+    def _begin_at_priors(self, data: TranscriptionData) -> None:
+        """Count the classes, and let a fresh network begin at their frequencies and at features of no offset.
+
+        Without it, the first thing that the loss asks for is the same output at every frame, and a network that is
+        driven there fast no longer hears its input.
+        """
+        tokens = self._new_counts(data.training_texts())
+        frames = data.training_seconds() * SAMPLE_RATE / float(self.network.stride)
+        if self.network.ctc is not None:
+            set_prior(self.network.ctc, tokens, frames - tokens.sum())
+        if self.network.joint is not None:
+            set_prior(self.network.joint.output, tokens, frames)
+        convolutions = [module for module in self.network.modules() if isinstance(module, nn.Conv2d)]
+        for module in convolutions:  # torch's default shrinks the sound at every stage, until the biases drown it
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+        if not self.card.hyperparameters.get("normalize"):
+            center_inputs(convolutions[0], FEATURE_MEAN, FEATURE_DEVIATION)
+
+    def _new_counts(self, texts: list[str]) -> np.ndarray:
+        """Count how often each token occurs."""
+        tokenizer = self._known_tokenizer()
+        counts = np.zeros(len(tokenizer))
+        for text in texts:
+            np.add.at(counts, tokenizer.encode(text), 1)
+        return counts
 
     def _new_tokenizer(self, texts: list[str]) -> Tokenizer:
         given = self.hparams["tokenizer"]
@@ -309,6 +340,20 @@ class Noam:
         return max(self.lowest, share) if count > self.warmup else share
 
 
+@torch.no_grad()
+def set_prior(head: nn.Linear, tokens: np.ndarray, blanks: float) -> None:
+    """Set the bias of a fresh output layer to the logarithm of how often each class occurs, the blank last."""
+    counts = np.append(tokens + 0.5, max(blanks, 1.0))
+    head.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+
+
+@torch.no_grad()
+def center_inputs(convolution: nn.Conv2d, mean: float, deviation: float) -> None:
+    """Let a fresh convolution give what it would give for inputs of mean 0 and deviation 1."""
+    convolution.weight /= deviation
+    convolution.bias -= mean * convolution.weight.sum((1, 2, 3))
+
+
 def read_model(source: str) -> tuple[dict[str, Any], Tokenizer, dict[str, Tensor]]:
     """Read hyper-parameters, tokenizer and weights of a model to begin with: ours, or an official archive.
 
@@ -328,7 +373,7 @@ def read_model(source: str) -> tuple[dict[str, Any], Tokenizer, dict[str, Tensor
 
 
 @torch.no_grad()
-def latency(network: torch.nn.Module, block: int) -> int:
+def latency(network: nn.Module, block: int) -> int:
     """Measure the latency of a stream fed blocks of this size, in samples: the block and what it holds back."""
     training = network.training
     network.eval()

@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
 def list_models() -> int:
     """Print a line a model: name, task, size, licence, whether it is here; a broken card is reported at its place."""
     here = known_models()
+    rows: list[tuple[str, ...]] = []
     failed = False
     for path in here.values():
         try:
@@ -90,12 +91,13 @@ def list_models() -> int:
             show_error(error.message, error.hint)
             failed = True
         else:
-            size = f"{card.weights.get('bytes', 0) / 1e6:.1f} MB"
-            print(f"{card.name:32}{card.task:10}{size:>10}  {card.license:14}here")
+            rows.append((card.name, card.task, f"{card.weights.get('bytes', 0) / 1e6:.1f} MB", card.license, "here"))
     for name, official in OFFICIAL.items():
         if name not in here:
-            row = f"{name:32}{official.task:10}{official.size:>10}  {official.license:14}"
-            print(f"{row if row.endswith(' ') else row + ' '}wavecast models pull {name}")
+            rows.append((name, official.task, str(official.size), official.license, f"wavecast models pull {name}"))
+    widths = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     return int(failed)
 
 

@@ -169,12 +169,14 @@ def wrapped(tmp_path_factory, state):
 
 def test_list_has_what_is_here_and_what_can_be_fetched(wavecast):
     said = wavecast("models", "list")
-    *here, there = said.out.splitlines()
+    lines = said.out.splitlines()
+    here, there = ([line for line in lines if line.endswith(" here") is known] for known in (True, False))
     assert (said.code, said.err) == (0, "")
     assert [line.split()[:2] for line in here] == [[card.name, card.task] for card in known_cards()]
-    assert all(line.endswith(" here") for line in here)
-    assert there.split()[:4] == [NAME, "enhance", "161.1", "MB"]
-    assert there.endswith(f"wavecast models pull {NAME}")
+    assert [line.split()[:2] for line in there] == [[name, one.task] for name, one in OFFICIAL.items()]
+    (ours,) = (line for line in there if line.startswith(f"{NAME} "))
+    assert ours.split()[:4] == [NAME, "enhance", "161.1", "MB"]
+    assert all(line.endswith(f"wavecast models pull {line.split()[0]}") for line in there)
     assert wavecast("models").out == said.out
 
 

@@ -1,5 +1,6 @@
 """The transcriber's losses against sums over all alignments, its schedule, its training step and its model files."""
 
+import copy
 import math
 from itertools import product
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from wavecast.apps.transcription.losses import averaged, ctc_loss, item_losses, parts, transducer_loss
-from wavecast.apps.transcription.task import Noam, TranscriptionTask, latency, read_model
+from wavecast.apps.transcription.task import Noam, TranscriptionTask, center_inputs, latency, read_model, set_prior
 from wavecast.apps.transcription.transducer import Joint
 from wavecast.core.errors import WavecastError
 
@@ -147,6 +148,21 @@ def test_models_of_other_kinds_are_no_beginning(tmp_path):
         read_model("no such model")
     with pytest.raises(WavecastError, match="is a model to enhance, not to transcribe"):
         read_model("frcrn.stream16k")
+
+
+def test_fresh_outputs_begin_at_the_frequencies_of_their_classes():
+    head = nn.Linear(3, 3)
+    set_prior(head, np.array([29.5, 9.5]), 60.0)
+    torch.testing.assert_close(head.bias.detach().exp(), torch.tensor([0.3, 0.1, 0.6]))
+
+
+def test_a_centered_convolution_hears_standardized_inputs():
+    """Away from the edges, where the zeros around are not the mean."""
+    plain = nn.Conv2d(1, 4, 3)
+    centered = copy.deepcopy(plain)
+    center_inputs(centered, -11.5, 4.0)
+    x = torch.randn(2, 1, 9, 9)
+    torch.testing.assert_close(centered(4 * x - 11.5), plain(x), rtol=1e-4, atol=1e-4)
 
 
 class Delay(nn.Module):

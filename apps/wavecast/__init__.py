@@ -38,8 +38,8 @@ def load(
 
     Args:
         task: "enhance", "transcribe" or "forecast".
-        model: a name from `wavecast models list`, or a path; None: the small enhancer or transcriber that ships, or at
-            every call the forecaster that fits the fields.
+        model: a name from `wavecast models list`, or a path; None: the small enhancer that ships, the transcriber that
+            is here, or at every call the forecaster that fits the fields.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
     Returns:

@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 from kit.digits import write_digits
+from wavecast.apps.transcription.fastconformer_official import read_transcriber
+from wavecast.cards import save_model
 from wavecast.datamodules.atmosphere import synthetic_atmosphere, write_weatherbench1
 from wavecast.datamodules.video_writer import VideoWriter
 
@@ -44,6 +46,8 @@ def folder(tmp_path):
     for name, text in (("speech", "yes it is"), ("heard", "is it")):
         rows = [f"voices/speaker{i}/a.wav,{text}" for i in range(20)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["path,text", *rows]) + "\n")
+    (tmp_path / "model.nemo").symlink_to(ROOT / "tests" / "parity" / "fastconformer_streaming_tiny.nemo")
+    (tmp_path / "models").mkdir()
     programs = tmp_path / "bin"
     programs.mkdir()
     samples = tmp_path / "microphone.raw"
@@ -84,7 +88,11 @@ def test_commands_of_the_readme(block, folder):
 
 
 @pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "python"])
-def test_python_of_the_readme(block):
+def test_python_of_the_readme(block, folder, monkeypatch):
+    (folder / "examples").symlink_to(ROOT / "examples")
+    card, network, tokenizer = read_transcriber(folder / "model.nemo")
+    save_model(network, card, folder / "models", tokenizer=tokenizer.model)
+    monkeypatch.chdir(folder)
     exec(compile(block, "README.md", "exec"), {})
 
 

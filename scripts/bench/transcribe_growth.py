@@ -3,8 +3,8 @@
     python scripts/bench/transcribe_growth.py [--minutes 60] [--streams 8]
 
 A pool of speakers of the small recipe's network with random weights, which talks about as much as people do, runs as
-long as is asked for; nothing may grow. Times are processor milliseconds of a step, medians of each tenth; memory is what
-the process holds. Results: `results/transcribe_growth.json`.
+long as is asked for; nothing may grow. Times are processor milliseconds of a step, medians of each tenth; memory is
+what the process holds. Results: `results/transcribe_growth.json`.
 """
 
 import argparse

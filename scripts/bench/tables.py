@@ -125,6 +125,37 @@ def forecasts() -> str:
     return "\n".join(lines)
 
 
+def forecast_speed() -> str:
+    """Set ConvS5 and PredFormer beside plain versions of their formulas."""
+    convs5, predformer = read("convs5_speed"), read("predformer_speed")
+    lines = ["| | plain | wavecast | times faster | peak memory |", "|---|---|---|---|---|"]
+    found = {(row["version"], row["frames"], row["backward"]): row for row in convs5["rows"]}
+    for (version, frames, backward), row in found.items():
+        if version == "plain":
+            continue
+        plain = found["plain", frames, backward]
+        kind = f"{'training' if backward else 'forward'}{', checkpointed' if 'checkpointed' in version else ''}"
+        lines.append(
+            f"| ConvS5, {frames} frames, {kind} | {plain['seconds']:.1f} s | {row['seconds']:.1f} s "
+            f"| {plain['seconds'] / row['seconds']:.2f} | {plain['peak_mib']:.0f} -> {row['peak_mib']:.0f} MiB |"
+        )
+    names = {"moving_mnist": "PredFormer, Moving MNIST", "weather": "PredFormer, weather, batch 4"}
+    for row in predformer["rows"]:
+        for kind in ("forward", "training"):
+            one = row[kind]
+            lines.append(
+                f"| {names[row['case']]}, {kind} | {one['plain_s']:.2f} s | {one['wavecast_s']:.2f} s "
+                f"| {one['times_faster']:.2f} | |"
+            )
+    lines += [
+        "",
+        f"Processor seconds on {convs5['threads']} thread of the published Moving-MNIST ConvS5 (one film of 64 by 64 "
+        f"pixels) and the published PredFormers, outputs and gradients equal. `scripts/bench/convs5_speed.py`, "
+        f"`scripts/bench/predformer_speed.py`, {source(convs5)}.",
+    ]
+    return "\n".join(lines)
+
+
 def moving_mnist() -> str:
     """Set the small Moving-MNIST forecaster beside persistence and an empty frame."""
     result = read("moving_mnist")
@@ -150,7 +181,7 @@ def moving_mnist() -> str:
 
 PLACES = {
     "README.md": {"quality": quality, "speed": speed, "windows": windows, "forecasts": forecasts},
-    "checkpoints/README.md": {"variants": variants, "moving_mnist": moving_mnist},
+    "checkpoints/README.md": {"variants": variants, "moving_mnist": moving_mnist, "forecast_speed": forecast_speed},
 }
 
 

@@ -43,8 +43,9 @@ def folder(tmp_path):
     for name, part in (("clip.mp4", frames[:10]), ("truth.mp4", frames[10:15])):
         with VideoWriter(tmp_path / name, 10, overwrite=False) as writer:
             writer.write(part)
-    for name, text in (("speech", "yes it is"), ("heard", "is it")):
-        rows = [f"voices/speaker{i}/a.wav,{text}" for i in range(20)]
+    texts = ("yes it is", "no it was not", "what a day", "come back soon", "three of them left")
+    for name in ("speech", "heard"):
+        rows = [f"voices/speaker{i}/a.wav,{texts[i % len(texts)]}" for i in range(20)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["path,text", *rows]) + "\n")
     (tmp_path / "model.nemo").symlink_to(ROOT / "tests" / "parity" / "fastconformer_streaming_tiny.nemo")
     (tmp_path / "models").mkdir()

@@ -131,12 +131,7 @@ class TranscriptionTask(OptimizedTask):
             set_prior(self.network.ctc, tokens, frames - tokens.sum())
         if self.network.joint is not None:
             set_prior(self.network.joint.output, tokens, frames)
-        convolutions = [module for module in self.network.modules() if isinstance(module, nn.Conv2d)]
-        for module in convolutions:  # torch's default shrinks the sound at every stage, until the biases drown it
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
-        if not self.card.hyperparameters.get("normalize"):
-            center_inputs(convolutions[0], FEATURE_MEAN, FEATURE_DEVIATION)
+        start_hearing(self.network, centered=bool(self.card.hyperparameters.get("normalize")))
 
     def _new_counts(self, texts: list[str]) -> np.ndarray:
         """Count how often each token occurs."""
@@ -345,6 +340,25 @@ def set_prior(head: nn.Linear, tokens: np.ndarray, blanks: float) -> None:
     """Set the bias of a fresh output layer to the logarithm of how often each class occurs, the blank last."""
     counts = np.append(tokens + 0.5, max(blanks, 1.0))
     head.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+
+
+@torch.no_grad()
+def start_hearing(network: nn.Module, centered: bool) -> None:
+    """Let the convolutions of a fresh network keep the sound (He et al. 2015).
+
+    With torch's default weights it shrinks at every stage, until the biases drown it: the output is the same for every
+    utterance, and what stands behind learns nothing.
+
+    Args:
+        network: its convolutions over time and frequency, the first on log-mel features.
+        centered: the features have mean 0 and deviation 1; else those of FEATURE_MEAN and FEATURE_DEVIATION.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)
+    if not centered:
+        center_inputs(convolutions[0], FEATURE_MEAN, FEATURE_DEVIATION)
 
 
 @torch.no_grad()

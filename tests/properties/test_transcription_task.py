@@ -10,9 +10,18 @@ import torch
 from torch import nn
 
 from wavecast.apps.transcription.losses import averaged, ctc_loss, item_losses, parts, transducer_loss
-from wavecast.apps.transcription.task import Noam, TranscriptionTask, center_inputs, latency, read_model, set_prior
+from wavecast.apps.transcription.task import (
+    Noam,
+    TranscriptionTask,
+    center_inputs,
+    latency,
+    read_model,
+    set_prior,
+    start_hearing,
+)
 from wavecast.apps.transcription.transducer import Joint
 from wavecast.core.errors import WavecastError
+from wavecast.core.subsampling import Subsampling
 
 
 def collapsed(path, blank):
@@ -178,6 +187,22 @@ class Delay(nn.Module):
         seen = (state or 0) + x.shape[1]
         before, now = (max(0, count - 100) // 10 for count in (state or 0, seen))
         return x.new_zeros(1, now - before, 3), seen
+
+
+@torch.no_grad()
+def test_a_fresh_network_hears_what_torch_would_let_it_drown():
+    torch.manual_seed(0)
+    sounds = torch.randn(4, 8, 10).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    features = 4 * sounds - 11.5
+    subsampling = Subsampling(80, 48, 160)
+
+    def spread():
+        y = subsampling(features)[0][:, 1:-1]
+        return float(y.std(0).mean() / y.abs().mean())
+
+    drowned = spread()
+    start_hearing(subsampling, centered=False)
+    assert spread() > 2 * drowned
 
 
 def test_latency_is_the_block_and_what_is_held_back():

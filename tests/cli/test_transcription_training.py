@@ -129,7 +129,8 @@ def test_two_processes_learn_what_one_does_that_accumulates_two_batches(work, sp
     assert both["global_step"] == one["global_step"] == 2
     assert both["heard_seconds"] > 0
     for name, tensor in one["state_dict"].items():
-        torch.testing.assert_close(both["state_dict"][name], tensor, rtol=1e-3, atol=2e-5)
+        if not name.endswith("attention.key.bias"):  # changes no weight of attention: its gradient is rounding
+            torch.testing.assert_close(both["state_dict"][name], tensor, rtol=1e-3, atol=2e-5)
     logged = [[row for row in rows(work / run / "metrics.csv") if row["val_wer"]][-1] for run in ("one", "two")]
     assert float(logged[0]["val_wer"]) == pytest.approx(float(logged[1]["val_wer"]))
 

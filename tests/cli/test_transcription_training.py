@@ -117,6 +117,16 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(work,
         torch.testing.assert_close(resumed["state_dict"][name], tensor, rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture
+def one_thread():
+    """As many threads as each of several processes has: the optimizer makes steps even of the sums' rounding."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_learn_what_one_does_that_accumulates_two_batches(work, spoken):
     """CTC alone first, so that the transducer's parameters have no gradient of their own for a step."""
     words = recipe(work, spoken, model={"ctc_only_steps": 1})

@@ -4,9 +4,9 @@
 
 The large hybrid with random weights and look-ahead 0, as `StreamPool` runs it: features, encoder and the greedy
 transducer of every stream, which says nothing: a token costs another 3 ms of a stream alone, 0.8 ms in the batch, and
-people say about three a second. Streams are full of age, their caches full. Milliseconds are processor time of a step, the
-median of the repeats; streams per core are 80 ms over the time of a stream in a step. Correctness comes first: a stream
-in pieces, and the streams of a pool, must equal the whole signal's frames, else nothing is timed.
+people say about three a second. Streams are full of age, their caches full. Milliseconds are processor time of a step,
+the median of the repeats; streams per core are 80 ms over the time of a stream in a step. Correctness comes first: a
+stream in pieces, and the streams of a pool, must equal the whole signal's frames, else nothing is timed.
 
 Beside it stands what NeMo 3.0 was recorded to take on one thread of such a machine, because it could not be installed
 here: 78 ms a step, 3.0 streams per core in a batch of sixteen. Results: `results/transcribe_speed.json`.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from wavecast.core.block import Block
 from wavecast.core.state import State, own
 
 
@@ -26,6 +27,7 @@ class Network(Protocol):
 
 
 SUBNORMAL = 5e-324
+ROUNDS = 16  # blocks after which a stream's delay has settled
 
 
 class Stream:
@@ -70,6 +72,20 @@ class Stream:
         with flushed_denormals():
             y, self.state = self.network(x, self.state, last=last)
         return y
+
+
+@torch.no_grad()
+def latency(network: Block, block: int) -> int:
+    """Measure the latency of a stream fed blocks of this size, in input steps: the block and what it holds back."""
+    training = network.training
+    network.eval()
+    first = next(network.parameters())
+    state, sent, came = None, 0, 0
+    for _ in range(ROUNDS):
+        y, state = network(torch.zeros(1, block, device=first.device, dtype=first.dtype), state, last=False)
+        sent, came = sent + block, came + y.shape[1]
+    network.train(training)
+    return int(block + sent - came * network.stride)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from wavecast.core.groups import Chain, Fork, Trim
 from wavecast.core.pool import Pool
 from wavecast.core.recorded import Recorded
 from wavecast.core.resample import Resampler
-from wavecast.core.stream import Stream
+from wavecast.core.stream import Stream, latency
 
 DEFAULT_MODEL = "frcrn.stream16k"
 SLOWEST, FASTEST = 2_000, 768_000  # sample rates in hertz that make sense as sound
@@ -94,7 +94,7 @@ class Enhancer:
         self._recorded: dict[bool, Recorded] = {}
         self._pool: Pool | None = None
         if network.lookahead != inf:
-            self.latency = measured_latency(network, self.block, self.device)
+            self.latency = latency(network, self.block)
 
     @staticmethod
     def load(model: str | None = None, device: str = "auto") -> "Enhancer":
@@ -353,12 +353,3 @@ def shared_mask(network: Block) -> Block:
     mask = Chain(mean=Frames(RowMean()), mask=inner.filter.mask)
     filtering = Fork(deep_filter, past=inner.filter.past, mask=mask)
     return Trim(Chain(analysis=inner.analysis, filter=filtering, synthesis=inner.synthesis)).eval()
-
-
-@torch.inference_mode()
-def measured_latency(network: Block, block: int, device: torch.device) -> int:
-    """Measure samples in minus samples out after some blocks, plus the block that must be full first."""
-    stream = Stream(network, block)
-    rounds = int(network.lookahead) // block + 3
-    out = sum(y.shape[1] for _ in range(rounds) for y in stream.push(torch.zeros(1, block, device=device)))
-    return rounds * block - out + block

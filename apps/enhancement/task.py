@@ -9,12 +9,12 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
 from wavecast.apps.enhancement import metrics
 from wavecast.cards import Card, load_pickle, load_strict
 from wavecast.core.errors import WavecastError
+from wavecast.core.stream import latency
 from wavecast.optimization import OptimizedTask, plain
 
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
@@ -163,17 +163,3 @@ def spectral_loss(network: nn.Module, noisy: Tensor, clean: Tensor) -> tuple[Ten
     from wavecast.apps.enhancement.losses import compressed_spectral_loss
 
     return compressed_spectral_loss(network(noisy)[0], clean, noisy), {}
-
-
-@torch.no_grad()
-def latency(network: nn.Module, block: int) -> int:
-    """Measure the latency of a stream fed blocks of this size, in samples: the block and what it holds back."""
-    training = network.training
-    network.eval()
-    first = next(network.parameters())
-    state, sent, came = None, 0, 0
-    for _ in range(16):
-        y, state = network(torch.zeros(1, block, device=first.device, dtype=first.dtype), state, last=False)
-        sent, came = sent + block, came + y.shape[1]
-    network.train(training)
-    return block + sent - came

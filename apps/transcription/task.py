@@ -21,6 +21,7 @@ from wavecast.apps.transcription.losses import Mean, ctc_loss, transducer_loss
 from wavecast.apps.transcription.tokenizer import Tokenizer, load_tokenizer, train
 from wavecast.cards import TOKENIZER, Card, find_model, load_network, load_strict, packed
 from wavecast.core.errors import WavecastError
+from wavecast.core.stream import latency
 from wavecast.datamodules.spec_augment import SpecAugment
 from wavecast.datamodules.transcription import TranscriptionData
 from wavecast.optimization import OptimizedTask, plain
@@ -384,17 +385,3 @@ def read_model(source: str) -> tuple[dict[str, Any], Tokenizer, dict[str, Tensor
     if card.architecture != "fastconformer":
         raise WavecastError(f"{source} is a {card.architecture}, not a fastconformer", "give another model")
     return dict(card.hyperparameters), load_tokenizer(card), load_network(card).state_dict()
-
-
-@torch.no_grad()
-def latency(network: nn.Module, block: int) -> int:
-    """Measure the latency of a stream fed blocks of this size, in samples: the block and what it holds back."""
-    training = network.training
-    network.eval()
-    first = next(network.parameters())
-    state, sent, came = None, 0, 0
-    for _ in range(4):
-        y, state = network(torch.zeros(1, block, device=first.device, dtype=first.dtype), state, last=False)
-        sent, came = sent + block, came + y.shape[1]
-    network.train(training)
-    return int(block + sent - came * network.stride)

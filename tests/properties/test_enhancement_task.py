@@ -11,8 +11,9 @@ from wavecast.apps.enhancement import metrics
 from wavecast.apps.enhancement.callbacks import ReturnToBest
 from wavecast.apps.enhancement.frcrn import FRCRN
 from wavecast.apps.enhancement.published_loss import ideal_mask, published_loss, si_snr
-from wavecast.apps.enhancement.task import EnhancementTask, latency
+from wavecast.apps.enhancement.task import EnhancementTask
 from wavecast.core.errors import WavecastError
+from wavecast.core.stream import latency
 from wavecast.optimization import Rate, add_gradient_noise, decay_groups, gradients, plain
 
 RATE = 16_000

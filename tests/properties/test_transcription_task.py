@@ -14,13 +14,13 @@ from wavecast.apps.transcription.task import (
     Noam,
     TranscriptionTask,
     center_inputs,
-    latency,
     read_model,
     set_prior,
     start_hearing,
 )
 from wavecast.apps.transcription.transducer import Joint
 from wavecast.core.errors import WavecastError
+from wavecast.core.stream import latency
 from wavecast.core.subsampling import Subsampling
 
 

@@ -140,13 +140,15 @@ class GroupedConvolution(Window):
     Args:
         channels: out; output channel g reads input channels [g inputs, (g + 1) inputs).
         inputs: channels that each reads.
-        taps: odd, centred.
+        taps: odd; the middle one reads the current step.
         dilation: steps between them.
+        causal: the last one reads the current step instead.
     """
 
-    def __init__(self, channels: int, inputs: int, taps: int, dilation: int) -> None:
+    def __init__(self, channels: int, inputs: int, taps: int, dilation: int, causal: bool = False) -> None:
         side = taps // 2 * dilation
-        super().__init__(2 * side + 1, left=side, right=side)
+        ahead = 0 if causal else side
+        super().__init__(2 * side + 1, left=2 * side - ahead, right=ahead)
         bound = (inputs * taps) ** -0.5
         self.weight = nn.Parameter(torch.empty(channels, inputs, taps).uniform_(-bound, bound))
         self.dilation = dilation
@@ -168,14 +170,24 @@ class DilatedDense(Chain):
         order: taps on each side of a step, that step included.
         depth: layers.
         running: normalize by the statistics of the signal so far instead of the whole signal's, so that it streams.
+        decay: of those statistics, from one step to the next; 1 is all of the past alike.
+        causal: all taps read the past.
     """
 
-    def __init__(self, channels: int, order: int, depth: int = 2, running: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        order: int,
+        depth: int = 2,
+        running: bool = False,
+        decay: float = 1.0,
+        causal: bool = False,
+    ) -> None:
         layers: dict[str, Block] = {}
         for i in range(depth):
             layer = Chain(
-                convolution=GroupedConvolution(channels, i + 1, 2 * order - 1, 2**i),
-                norm=RunningInstanceNorm(channels) if running else InstanceNorm(channels),
+                convolution=GroupedConvolution(channels, i + 1, 2 * order - 1, 2**i, causal),
+                norm=RunningInstanceNorm(channels, decay) if running else InstanceNorm(channels),
                 rectify=Frames(ChannelPReLU(channels)),
             )
             layers[f"layer{i}"] = layer if i == depth - 1 else Fork(concatenate, new=layer, old=identity())

@@ -26,13 +26,15 @@ class STFT(Window):
         hop: samples between frames.
         left: zeros before the signal; length - hop makes frame j end with sample (j + 1) hop - 1.
         right: zeros after it.
+        window: (length,); None: the square root of a Hann window.
     """
 
     window: Tensor
 
-    def __init__(self, length: int, hop: int, left: int = 0, right: int = 0) -> None:
+    def __init__(self, length: int, hop: int, left: int = 0, right: int = 0, window: Tensor | None = None) -> None:
         super().__init__(length, hop, left, right)
-        self.register_buffer("window", sqrt_hann(length).to(torch.get_default_dtype()), persistent=False)
+        window = sqrt_hann(length) if window is None else window
+        self.register_buffer("window", window.to(torch.get_default_dtype()), persistent=False)
 
     def operator(self, x: Tensor) -> Tensor:
         """Transform all whole frames."""
@@ -54,25 +56,28 @@ class Overlap:
 class InverseSTFT(Block):
     """Overlap-add of windowed inverse transforms: (batch, frames, length // 2 + 1, 2) to (batch, samples).
 
-    n frames give (n - 1) hop + length samples, less the cut. The square-root Hann windows of analysis and synthesis
-    must sum to one: they do with half overlap (hop = length / 2) everywhere but at the edges, where one frame is alone.
+    n frames give (n - 1) hop + length samples, less the cut. The products of the windows of analysis and synthesis
+    must sum to one: square-root Hann windows do with half overlap (hop = length / 2) everywhere but at the edges, where
+    one frame is alone; for others divide by what `overlapped` makes of their product.
 
     Args:
         length: samples of a frame.
         hop: samples between frames, a divisor of the length.
         cut: samples dropped at the beginning, below the length: what the analysis' zeros on the left became.
+        window: (length,); None: the square root of a Hann window.
     """
 
     window: Tensor
 
-    def __init__(self, length: int, hop: int, cut: int = 0) -> None:
+    def __init__(self, length: int, hop: int, cut: int = 0, window: Tensor | None = None) -> None:
         super().__init__()
         if length % hop or not 0 <= cut < length:
             raise ValueError(f"length {length} must be a multiple of hop {hop}, and cut {cut} below it")
         self.length, self.hop, self.cut = length, hop, cut
         self.stride = Fraction(1, hop)
         self.lookahead = -(-cut // hop)
-        self.register_buffer("window", sqrt_hann(length).to(torch.get_default_dtype()), persistent=False)
+        window = sqrt_hann(length) if window is None else window
+        self.register_buffer("window", window.to(torch.get_default_dtype()), persistent=False)
 
     def out_length(self, n: Count) -> Count:
         """Count the samples of n frames."""
@@ -93,8 +98,11 @@ class InverseSTFT(Block):
 
     def overlap(self, x: Tensor) -> Tensor:
         """Add whole frames up: (batch, frames, freq, 2) to (batch, (frames - 1) hop + length)."""
-        y = torch.fft.irfft(torch.view_as_complex(x.contiguous()), self.length) * self.window
-        parts = y.unflatten(2, (-1, self.hop))
+        return self.overlapped(torch.fft.irfft(torch.view_as_complex(x.contiguous()), self.length) * self.window)
+
+    def overlapped(self, frames: Tensor) -> Tensor:
+        """Add frames of samples up: (batch, frames, length) to (batch, (frames - 1) hop + length)."""
+        parts = frames.unflatten(2, (-1, self.hop))
         count = parts.shape[2]
         total = sum(functional.pad(parts[:, :, i], (0, 0, i, count - 1 - i)) for i in range(count))
         return total.flatten(1)

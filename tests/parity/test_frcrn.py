@@ -18,9 +18,9 @@ from wavecast.apps.enhancement.frcrn_official import (
     convert_state,
     official_constants,
     official_shapes,
-    unwrap,
 )
 from wavecast.core.errors import WavecastError
+from wavecast.official_state import unwrap
 
 HERE = Path(__file__).parent
 INTERIOR = slice(320, 31680)

@@ -270,10 +270,11 @@ class AudioWriter:
 
     Attributes:
         clipped: samples beyond full scale that an integer or lossy encoding limited.
+        wanted: whether the recording is kept at the end.
     """
 
     def __init__(self, limits: bool) -> None:
-        self.clipped = 0
+        self.clipped, self.wanted = 0, True
         self._limits = limits
 
     def write(self, x: np.ndarray) -> None:
@@ -289,13 +290,23 @@ class AudioWriter:
     def _write(self, x: np.ndarray) -> None:
         raise NotImplementedError(type(self).__name__)
 
+    def finish(self) -> None:
+        """Write all that is left, so that nothing but the name is missing; there is nothing to write afterwards.
+
+        Raises:
+            WavecastError: the disk is full, or the container cannot hold what was written.
+        """
+
+    def withdraw(self) -> None:
+        """Remove the file again that was kept, unless it took the place of another."""
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(kept=kind is None)
+        self._end(kept=kind is None and self.wanted)
 
     def _end(self, kept: bool) -> None:
         raise NotImplementedError(type(self).__name__)
@@ -308,6 +319,7 @@ class FileWriter(AudioWriter):
         super().__init__(limits=info.subtype not in ("FLOAT", "DOUBLE"))
         self._info, self._new = info, NewFile(path, overwrite)
         self._disk, self._written = Disk(self._new.descriptor), 0
+        self._replaces, self._kept = path.exists(), False
         self._file: Any = None
         try:
             with self._to_disk():
@@ -325,14 +337,24 @@ class FileWriter(AudioWriter):
         with self._to_disk():
             self._file.write(_for_libsndfile(x, self._info.subtype))
 
+    def finish(self) -> None:
+        """Write all that is left."""
+        with self._to_disk():
+            self._file.close()
+        if not self._written:
+            self._check_empty()
+
+    def withdraw(self) -> None:
+        """Remove the file again."""
+        if self._kept and not self._replaces:
+            self._new.path.unlink(missing_ok=True)
+
     def _end(self, kept: bool) -> None:
         try:
-            with self._to_disk():
-                self._file.close()
-            if kept and not self._written:
-                self._check_empty()
             if kept:
+                self.finish()
                 self._new.keep()
+                self._kept = True
         finally:
             self._discard()
 

@@ -262,12 +262,12 @@ def list_entries(path: Path) -> list[tuple[Entry, Entry | None]]:
     rows: list[tuple[Entry, Entry | None]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         words = line.replace("|", " ").replace("\t", " ").split()
-        if len(words) > 1 and _is_number(words[-1]):
+        if len(words) > 1 and is_number(words[-1]):
             words = words[:-1]
         if len(words) > 1 and Path(words[0]).suffix.lower() not in AUDIO_SUFFIXES:
-            rows.append((Entry(_find(words[1], path), {"id": words[0]}), None))
+            rows.append((Entry(find_listed(words[1], path), {"id": words[0]}), None))
         elif words:
-            files = [Entry(_find(word, path), {"id": Path(word).stem}) for word in words[:2]]
+            files = [Entry(find_listed(word, path), {"id": Path(word).stem}) for word in words[:2]]
             rows.append((files[0], files[1] if len(files) > 1 else None))
     if not rows:
         raise WavecastError(f"{path} lists no files", "write one file a line")
@@ -285,10 +285,11 @@ def _csv_entries(path: Path) -> Iterator[tuple[Entry, Entry | None]]:
             clean = row.pop("clean", None)
             file = row.pop(main)
             about = {"id": Path(file).stem, **row}
-            yield Entry(_find(file, path), about), Entry(_find(clean, path), about) if clean else None
+            yield Entry(find_listed(file, path), about), Entry(find_listed(clean, path), about) if clean else None
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Tell whether a word of a list is a number, such as seconds."""
     try:
         float(word)
     except ValueError:
@@ -296,7 +297,12 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _find(file: str, listed_in: Path) -> Path:
+def find_listed(file: str, listed_in: Path) -> Path:
+    """Find a file of a list, from the list's folder, then from the working directory.
+
+    Raises:
+        WavecastError: it does not exist.
+    """
     for path in (listed_in.parent / file, Path(file)):
         if path.is_file():
             return path

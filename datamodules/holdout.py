@@ -10,6 +10,8 @@ from zlib import crc32
 
 VOICES_AMONG_NOISES = re.compile(r"_ack|_select|_die|_desc_")
 """Names of the corpus' sound effects that are spoken: answers of figures in a game, descriptions of pictures."""
+ACTED = re.compile(r"[0-9A-F]{6}([A-Z])\d*")
+"""Names of the corpus' acted clips: scene, part (a letter), line."""
 
 
 def held_out(entry: Mapping[str, Any]) -> bool:
@@ -40,6 +42,25 @@ def held_out(entry: Mapping[str, Any]) -> bool:
 def speaks(entry: Mapping[str, Any]) -> bool:
     """Tell whether a noise of the corpus is a voice: an enhancer must not learn to take voices for noise."""
     return "source" in entry and bool(VOICES_AMONG_NOISES.search(entry["id"]))
+
+
+def voices_of(about: Mapping[str, Any]) -> list[str]:
+    """Name the voices of a clip or an utterance: two of a synthetic blend "a+b", its own id where none is known.
+
+    In the corpus' acted recordings `speaker` is a scene, and the letter in a clip's name the part: J is the hero of
+    almost all of them, "fotaq_J"; the others are named by their scene.
+    """
+    speaker = str(about.get("speaker", about.get("voice", about.get("id", ""))))
+    if about.get("synthetic") or "voice" in about:
+        return speaker.split("+")
+    part = ACTED.fullmatch(str(about.get("clip", about.get("id", "")))) if speaker.startswith("fotaq_") else None
+    return ["fotaq_J"] if part and part[1] == "J" else [speaker]
+
+
+def possible_voices(about: Mapping[str, Any]) -> set[str]:
+    """Name everybody whose voice a clip may be: one actor may have spoken several of the acted parts."""
+    names = voices_of(about)
+    return {*names, "fotaq_P"} if names[0].startswith("fotaq_") and names[0] != "fotaq_J" else set(names)
 
 
 def _share(name: str, parts: int) -> bool:

@@ -15,6 +15,7 @@ from scipy import fft
 from wavecast.datamodules import noises
 from wavecast.datamodules.clips import Clips
 from wavecast.datamodules.rooms import Response, Rooms
+from wavecast.datamodules.talking import Talkers, active_level, draw_speed
 
 Range = tuple[float, float]
 LONGEST_RESPONSE = 0.85  # of the longest T60
@@ -274,8 +275,7 @@ class NoisySpeech(Surroundings):
         if speech.sample_rate != sample_rate:
             raise ValueError(f"clips of {speech.sample_rate} Hz for mixtures of {sample_rate} Hz")
         self.speech, self.samples, self.seed = speech, round(seconds * sample_rate), seed
-        self._same_voice = group_by_voice(speech)
-        self._levels: dict[int, float] = {}
+        self.talkers = Talkers(speech)
 
     def item(self, k: int) -> dict[str, np.ndarray]:
         """Mix item k.
@@ -292,7 +292,8 @@ class NoisySpeech(Surroundings):
         heard: np.ndarray = np.zeros(self.samples, np.float32)
         wanted = heard
         if not noise_only:
-            spectrum = self._transform(self._talk(rng, voice), self.samples) * color
+            speed = draw_speed(rng) if self._happens(rng, self.chances.resampled) else 1.0
+            spectrum = self._transform(self.talkers.talk(rng, voice, self.samples, speed), self.samples) * color
             if room:
                 heard = self._signal(spectrum * self._transform(room[0].full, self.samples), self.samples)
                 wanted = self._signal(spectrum * self._transform(room[0].early, self.samples), self.samples)
@@ -306,52 +307,8 @@ class NoisySpeech(Surroundings):
         noisy, clean_part = self._finish(rng, mixture, wanted)
         return {"noisy": noisy, "clean": clean_part, "snr": np.array(snr, np.float32)}
 
-    def _talk(self, rng: np.random.Generator, index: int) -> np.ndarray:
-        """Let the voice of a clip talk for the length of an item, with pauses: clips at a common level."""
-        speed = float(np.round(2 ** rng.uniform(-0.25, 0.3), 2)) if self._happens(rng, self.chances.resampled) else 1.0
-        same = self._same_voice[index]
-        sound = np.zeros(self.samples, np.float32)
-        at = int(rng.integers(self.samples // 4 + 1)) if rng.random() < 0.3 else 0
-        longest, needed = int(self.speech.lengths[index]), int(self.samples * speed) + 1
-        start = int(rng.integers(longest - needed)) if longest > needed else 0
-        while at < self.samples:
-            piece = self.speech.clip(index, start, int((self.samples - at) * speed) + 1)
-            if speed != 1.0:
-                piece = soxr.resample(piece, 100 * speed, 100, "MQ")
-            piece = piece[: self.samples - at]
-            sound[at : at + len(piece)] = piece * np.float32(0.1 / (self._level(index) + 1e-4))
-            at += len(piece) + int(rng.exponential(0.3) * self.sample_rate)
-            index, start = int(same[rng.integers(len(same))]), 0
-        return sound
-
-    def _level(self, index: int) -> float:
-        """Measure the level of a whole clip of speech, once: a crop may hold nothing but a pause."""
-        if index not in self._levels:
-            self._levels[index] = active_level(self.speech.clip(index))
-        return self._levels[index]
-
-
-def active_level(sound: np.ndarray, frame: int = 320, floor: float = 40.0) -> float:
-    """Measure the RMS over the frames that are at most `floor` dB below the loudest one."""
-    whole = len(sound) // frame * frame
-    if not whole:
-        return float(np.sqrt(np.mean(np.square(sound)))) if len(sound) else 0.0
-    frames = sound[:whole].reshape(-1, frame)
-    power = np.einsum("ij,ij->i", frames, frames) / frame
-    return float(np.sqrt(np.mean(power[power >= power.max() * 10 ** (-floor / 10)])))
-
 
 def mu_law(sound: np.ndarray) -> np.ndarray:
     """Quantize to 8-bit mu-law (ITU-T G.711's curve, mu = 255) and back; what exceeds full scale is limited."""
     squeezed = np.rint(np.sign(sound) * np.log1p(255 * np.minimum(np.abs(sound), 1)) / np.log(256) * 127) / 127
     return (np.sign(squeezed) * np.expm1(np.abs(squeezed) * np.log(256)) / 255).astype(np.float32)
-
-
-def group_by_voice(speech: Clips) -> list[np.ndarray]:
-    """Give each clip the indices of the clips of the same voice (attribute `speaker` or `voice`), itself included."""
-    rows: dict[str, list[int]] = {}
-    names = [str(about.get("speaker", about.get("voice", ""))) for about in speech.attributes]
-    for row, name in enumerate(names):
-        rows.setdefault(name, []).append(row)
-    arrays = {name: np.asarray(indices) for name, indices in rows.items()}
-    return [arrays[name] for name in names]

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.clips import Attributes, Clips, decode, open_clips
-from wavecast.datamodules.holdout import held_out
+from wavecast.datamodules.holdout import held_out, voices_of
 from wavecast.datamodules.items import Item, ItemsData, Onward
 from wavecast.datamodules.manifests import TextStyle, normalize, open_manifest
 from wavecast.datamodules.mixing import Chances, Surroundings
@@ -29,8 +29,6 @@ from wavecast.datamodules.rooms import Rooms
 
 logger = logging.getLogger(__name__)
 
-ACTED = re.compile(r"[0-9A-F]{6}([A-Z])\d*")
-"""Names of the corpus' acted clips: scene, part (a letter), line."""
 SYNTHETIC, REAL = "synthetic", "real"
 
 
@@ -378,19 +376,6 @@ class TranscriptionData(ItemsData):
         """Give the fixed validation batches of every set, in the order of `validation_sets`."""
         rank, processes = self._trainer().global_rank, self._trainer().world_size
         return [self._loader(one, Onward(one.count(), rank, processes), None) for one in self.validation_sets.values()]
-
-
-def voices_of(about: Attributes) -> list[str]:
-    """Name the voices of an utterance: two of a blend "a+b".
-
-    In the corpus' acted recordings `speaker` is a scene, and the letter in a clip's name the part: J is the hero of
-    almost all of them, "fotaq_J"; the others are named by their scene.
-    """
-    speaker = str(about.get("speaker", ""))
-    if about.get("synthetic"):
-        return speaker.split("+")
-    part = ACTED.fullmatch(str(about.get("clip", ""))) if speaker.startswith("fotaq_") else None
-    return ["fotaq_J"] if part and part[1] == "J" else [speaker]
 
 
 def by_kind(clips: Clips) -> dict[str, Clips]:

@@ -46,8 +46,8 @@ def measure(model: str | None, device: str, seconds: int) -> Iterator[dict[str, 
         }
 
 
-def time_calls(enhancer: Enhancer, x: np.ndarray, block: int, options: Options) -> tuple[list[float], float, float]:
-    """Time every push of a stream: seconds of each, wall and processor seconds of all."""
+def time_calls(enhancer: Any, x: np.ndarray, block: int, options: Any) -> tuple[list[float], float, float]:
+    """Time every push of a stream of any model for sound: seconds of each, wall and processor seconds of all."""
     gain = enhancer.input_gain(lambda: [x])
     warm = enhancer.stream(options=options, gain=gain)
     warm.push(x[:, : 4 * block])

@@ -2,6 +2,7 @@
 
 import argparse
 
+from wavecast.apps.sound.options import file_arguments, input_arguments, sound_arguments
 from wavecast.console import common_arguments, positive
 
 EXAMPLES = """
@@ -17,37 +18,19 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.epilog = EXAMPLES
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, patterns, @lists, or - for stdin")
-    parser.add_argument("-o", "--output", metavar="PATH", help="a file, a folder, or - for stdout")
-
-    files = parser.add_argument_group("files")
-    files.add_argument("--format", metavar="SUFFIX", help="of the output: wav, flac, ogg ... (as the input)")
-    files.add_argument(
-        "--subtype", metavar="NAME", help="encoding of the output: PCM_16, PCM_24, FLOAT ... (as the input)"
-    )
-    files.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the output (as the input)")
-    files.add_argument("--name-template", default="{stem}.enhanced", metavar="TEXT", help="name of the output")
-    files.add_argument("--raw", metavar="ENCODING:RATE[:CHANNELS]", help="the input has no header: s16le:16000")
-    files.add_argument("--resume", action="store_true", help="leave out inputs whose output exists")
+    input_arguments(parser)
+    files = file_arguments(parser, "{stem}.enhanced")
     files.add_argument(
         "--batch", type=positive, default=1, metavar="N", help="files side by side: faster, equal to 1e-5 (1)"
     )
-    files.add_argument("--dry-run", action="store_true", help="show what would be done")
 
-    sound = parser.add_argument_group("sound")
+    sound = sound_arguments(parser)
     sound.add_argument("--mix", type=_share, default=1.0, metavar="0..1", help="share of the enhanced sound (1)")
     sound.add_argument(
         "--limit-db", type=_decibels, default=float("inf"), metavar="DB", help="lower noise by at most that"
     )
-    sound.add_argument("--gain-db", type=float, default=0.0, metavar="DB", help="raise or lower the result")
     sound.add_argument(
         "--level", type=float, metavar="DB", help="bring the result to that mean level below full scale (as it comes)"
-    )
-    sound.add_argument(
-        "--peaks",
-        choices=("cut", "soft", "rescale"),
-        default="cut",
-        help="above full scale: cut, bend smoothly, or lower the whole result",
     )
     sound.add_argument(
         "--high-band",
@@ -58,8 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sound.add_argument(
         "--channels", choices=("each", "shared"), default="each", help="each on its own, or one mask for all"
     )
-    sound.add_argument("--block", type=positive, metavar="N", help="samples the network is fed at once (the model's)")
-    sound.add_argument("--whole", action="store_true", help="one pass, for models that need the whole signal")
 
     talk = parser.add_argument_group("what it tells")
     talk.add_argument("--plot", action="store_true", help="a picture before and after, beside each output")

@@ -35,6 +35,7 @@ from wavecast.core.frequency import AlongFrequency
 from wavecast.core.groups import Chain
 from wavecast.core.spectral import STFT, InverseSTFT
 from wavecast.core.state import State
+from wavecast.core.windows import Plan
 
 SAMPLE_RATE = 16000
 WINDOW, HOP = 640, 320
@@ -44,21 +45,37 @@ DECODER_KERNELS = (2, 5, 5, 5, 6, 5, 5)
 """Taps over frequency, which take 321 bins to 1 and back."""
 
 
+def official_padding(samples: int) -> int:
+    """Count the zeros that the official decoder appends to a signal at 16 kHz: at least to whole steps of 0.75 s."""
+    window, step = SAMPLE_RATE, SAMPLE_RATE * 3 // 4
+    if samples < window:
+        return window - samples
+    if samples < window + step:
+        return window + step - samples
+    rest = (samples - window) % step
+    return window + rest if rest else 0
+
+
 class FRCRN(Block):
     """Enhance speech: (batch, samples) noisy at 16 kHz to (batch, samples) clean.
 
     The bare network: no level is normalized, and the first and last 20 ms, where only one frame reaches, are divided
-    by the bare ramp of the window and may be loud. `frcrn_windows.py` cares for both.
+    by the bare ramp of the window and may be loud. `frcrn_windows.py` cares for the level, `plan` for the ends.
 
     Args:
         channels: complex channels of every layer.
         taps: of the FSMNs, the current element included.
         reduction: of the channels inside the squeeze-excitations.
+
+    Attributes:
+        plan: of signals of any length: one pass up to 30 s, a hop of zeros on each side, which the official decoder
+            does not have, and its own zeros after it.
     """
 
     lookahead = inf
     needs_all = "its gates are averages over the whole signal"
     instead = "use the streaming model, frcrn.stream16k"
+    plan = Plan(30 * SAMPLE_RATE, SAMPLE_RATE // 2, SAMPLE_RATE // 2, grid=HOP, lead=HOP, padding=official_padding)
 
     def __init__(self, channels: int = 128, taps: int = 20, reduction: int = 8) -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class FastFRCRN(Block):
     lookahead = inf
     needs_all = FRCRN.needs_all
     instead = FRCRN.instead
+    plan = FRCRN.plan
 
     def __init__(self, network: FRCRN) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The official FRCRN_SE_16K weights: out of their wrappers, and from their names to ours.
+"""The official FRCRN_SE_16K weights: from their names to ours.
 
     network.load_state_dict(convert_state(unwrap(torch.load(path, weights_only=True))))
 
@@ -10,13 +10,12 @@ anything else that is missing, unknown or of another shape is an error.
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from wavecast.apps.enhancement.frcrn import ENCODER_KERNELS, FRCRN, WINDOW
-from wavecast.core.errors import WavecastError, listed
+from wavecast.official_state import check, check_constants, once_each
 
 LIVE_PARAMETERS = 12_824_276
 DEAD_PARAMETERS = 317_568
@@ -34,24 +33,6 @@ DEAD = {
 }
 """Modules that the forward pass never uses (or computes and ignores), and living ones of the same shape."""
 HINT = "the file is not FRCRN_SE_16K of ClearerVoice-Studio, or it is damaged"
-
-
-def unwrap(checkpoint: Any) -> dict[str, Tensor]:
-    """Find the tensors in what an official file holds: {"model": ...}, {"state_dict": {"model. ...": ...}} or bare.
-
-    Raises:
-        WavecastError: it holds no named tensors.
-    """
-    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("model"), Mapping):
-        checkpoint = checkpoint["model"]
-    elif isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("state_dict"), Mapping):
-        checkpoint = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    if not isinstance(checkpoint, Mapping) or not checkpoint:
-        raise WavecastError("the checkpoint holds no named tensors", HINT)
-    strange = [str(name) for name, tensor in checkpoint.items() if not isinstance(tensor, Tensor)]
-    if strange:
-        raise WavecastError(f"the checkpoint holds more than tensors: {listed(strange)}", HINT)
-    return dict(checkpoint)
 
 
 def convert_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,10 +53,9 @@ def convert_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     counted = [name.replace(".running_mean", COUNTER) for name in shapes if name.endswith(".running_mean")]
     counters = {name: tensors.pop(name, torch.tensor(0)) for name in counted}
     constants = official_constants()
-    check(tensors, shapes, optional={name: tuple(constant.shape) for name, constant in constants.items()})
-    for name, constant in constants.items():
-        if name in tensors and not torch.allclose(tensors[name].float(), constant, rtol=0, atol=1e-6):
-            raise WavecastError(f"{name} is not made from a square-root Hann window of {WINDOW} samples", HINT)
+    optional = {name: tuple(constant.shape) for name, constant in constants.items()}
+    check(tensors, shapes, optional, "FRCRN", HINT)
+    check_constants(tensors, constants, f"made from a square-root Hann window of {WINDOW} samples", HINT)
     converted = {ours: joined([tensors[name] for name in names]) for ours, names in renamed()}
     for ours, names in renamed():
         if ours.endswith(".running_mean"):
@@ -90,13 +70,8 @@ def plainly_named(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WavecastError: two tensors of one name differ.
     """
-    tensors: dict[str, Tensor] = {}
-    for alias, tensor in official.items():
-        name = ALIAS.sub(r"\1.\2\3\4.", alias.removeprefix("module."))
-        if name in tensors and not torch.equal(tensors[name], tensor):
-            raise WavecastError(f"{name} is there twice, with different values", HINT)
-        tensors[name] = tensor
-    return tensors
+    plain = ((ALIAS.sub(r"\1.\2\3\4.", alias.removeprefix("module.")), tensor) for alias, tensor in official.items())
+    return once_each(plain, HINT)
 
 
 def renamed() -> Iterator[tuple[str, list[str]]]:
@@ -190,23 +165,3 @@ def official_constants() -> dict[str, Tensor]:
         "istft.enframe": torch.eye(WINDOW)[:, None],
     }
     return {name: constant.float() for name, constant in constants.items()}
-
-
-def check(
-    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], optional: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Compare names and shapes strictly.
-
-    Raises:
-        WavecastError: anything is missing, unknown or of another shape.
-    """
-    known = {**expected, **optional}
-    faults = [f"{name} {shape} is missing" for name, shape in expected.items() if name not in tensors]
-    faults += [f"{name} {tuple(tensor.shape)} is unknown" for name, tensor in tensors.items() if name not in known]
-    faults += [
-        f"{name} is {tuple(tensor.shape)}, expected {known[name]}"
-        for name, tensor in tensors.items()
-        if name in known and tuple(tensor.shape) != known[name]
-    ]
-    if faults:
-        raise WavecastError(f"{len(faults)} tensors do not fit FRCRN: {listed(faults)}", HINT)

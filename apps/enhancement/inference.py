@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,22 +23,22 @@ from torch import Tensor, nn
 from wavecast.apps.enhancement.frcrn import FRCRN
 from wavecast.apps.enhancement.frcrn_fast import FastFRCRN
 from wavecast.apps.enhancement.frcrn_stream import FRCRNStream, deep_filter
-from wavecast.apps.enhancement.frcrn_windows import Windows, official_gain
-from wavecast.apps.enhancement.high_band import HighBand
+from wavecast.apps.enhancement.frcrn_windows import official_gain, pass_bytes
+from wavecast.apps.enhancement.mossformer2_48k import MossFormer2Enhancer, SharedMask, full_band_pass_bytes
 from wavecast.cards import Card, find_model, load_network
 from wavecast.core.block import Block, Frames
 from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.groups import Chain, Fork, Trim
+from wavecast.core.high_band import HighBand
+from wavecast.core.mossformer_fast import FastMossFormer
 from wavecast.core.pool import Pool
 from wavecast.core.recorded import Recorded
-from wavecast.core.resample import Resampler
+from wavecast.core.sound_stream import Pieces, SoundStream, check_rate, soft_peaks
 from wavecast.core.stream import Stream, latency
+from wavecast.core.windows import Plan, Windows
 
 DEFAULT_MODEL = "frcrn.stream16k"
-SLOWEST, FASTEST = 2_000, 768_000  # sample rates in hertz that make sense as sound
-LOUDEST = 1e9  # 180 dB above full scale; what is beyond is a damaged float, and its square may not be finite
-PIECE = 1 << 16  # samples of a channel on their way at a time, whatever the user pushes
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,6 @@ class Options:
     shared: bool = False
     block: int | None = None
     whole: bool = False
-
-
-class Pieces(Protocol):
-    """A sequence on its way through a network: `core.stream.Stream` or `Windows`."""
-
-    def push(self, x: Tensor) -> list[Tensor]:
-        """Take (channels, samples), give what is finished."""
-
-    def flush(self) -> list[Tensor]:
-        """End it, give the rest."""
 
 
 class Enhancer:
@@ -112,12 +102,25 @@ class Enhancer:
         network: Any = load_network(card, where)
         if isinstance(network, FRCRN) and where.type == "cpu":
             network = FastFRCRN(network)
+        if isinstance(network, MossFormer2Enhancer) and where.type == "cpu":
+            network.mossformer = FastMossFormer(network.mossformer)
         return Enhancer(card, network, where)
 
     @property
     def streams(self) -> bool:
         """Whether the model works on live sound."""
         return self.latency != inf
+
+    @property
+    def plan(self) -> Plan:
+        """How a model that needs the whole signal is used: its network's windows, of the card's length."""
+        network: Any = self.network
+        return network.plan.lasting(self.card.window_seconds, self.sample_rate)
+
+    def pass_bytes(self, seconds: float) -> int:
+        """Estimate the peak memory of one pass of a model that needs the whole signal, over that many seconds."""
+        estimate = full_band_pass_bytes if isinstance(self.network, MossFormer2Enhancer) else pass_bytes
+        return estimate(seconds)
 
     def __call__(
         self, x: np.ndarray | Tensor, sample_rate: int | None = None, options: Options | None = None
@@ -150,12 +153,12 @@ class Enhancer:
         return y.astype(x.dtype).reshape(x.shape)
 
     def input_gain(self, blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
-        """Measure the level that a model which needs the whole signal is given it at; None for a streaming one.
+        """Measure the gain with which FRCRN is given a signal; None for other networks, which take any level.
 
         Args:
             blocks: gives the signal anew on every call, in blocks (channels, samples).
         """
-        if self.streams:
+        if not isinstance(self.network, FRCRN | FastFRCRN):
             return None
         return official_gain(lambda: (np.nan_to_num(x, posinf=0, neginf=0) for x in blocks()))
 
@@ -180,9 +183,7 @@ class Enhancer:
             WavecastError: the rate is out of range, or the options do not fit the model.
         """
         options, rate = options or Options(), sample_rate or self.sample_rate
-        if not SLOWEST <= rate <= FASTEST:
-            hint = f"sound between {SLOWEST} and {FASTEST} Hz can be enhanced; is the file's header right?"
-            raise WavecastError(f"a sample rate of {rate} Hz", hint)
+        check_rate(rate, "enhanced")
         pieces = self._pieces(options, gain)
         if live and isinstance(pieces, Stream) and isinstance(pieces.network, Recorded):
             pieces.network.prepare(torch.zeros(channels, pieces.block, device=self.device))
@@ -206,10 +207,9 @@ class Enhancer:
 
     def _pieces(self, options: Options, gain: np.ndarray | None) -> Pieces:
         if not self.streams:
-            if options.shared:
-                raise WavecastError(f"{self.card.name} cannot share gains", f"use --model {DEFAULT_MODEL}")
+            network = shared_mask(self.network) if options.shared else self.network
             level = None if gain is None else torch.from_numpy(gain)
-            return Windows(self.network, level, whole=options.whole)
+            return Windows(network, self.plan, level, whole=options.whole)
         block = options.block or self.block
         if block % self.network.period:
             raise WavecastError(f"no blocks of {block} samples", f"give a multiple of {self.network.period} to --block")
@@ -221,116 +221,24 @@ class Enhancer:
         return Stream(self._recorded[options.shared], block)
 
 
-class EnhancerStream:
-    """A signal on its way: resampled, enhanced, resampled back, and what the options ask for.
-
-    Attributes:
-        taken: samples in.
-        given: samples out; at the end as many as in.
-        replaced: samples that were not finite, or impossibly loud, and were taken for 0.
-    """
+class EnhancerStream(SoundStream):
+    """A signal on its way: resampled, enhanced, resampled back, and what the options ask for."""
 
     def __init__(
         self, pieces: Pieces, channels: int, rate: int, network_rate: int, options: Options, device: torch.device
     ) -> None:
-        self._pieces, self._channels, self._options, self._device = pieces, channels, options, device
-        self._down, self._up = Resampler(rate, network_rate, channels), Resampler(network_rate, rate, channels)
-        follow = options.high_band if rate > network_rate else "drop"
-        self._high = HighBand(channels, rate, network_rate, follow)
-        self._dry = Waiting(channels)
-        self._narrow = Waiting(channels)
+        high = HighBand(channels, rate, network_rate, options.high_band if rate > network_rate else "drop")
+        super().__init__(pieces, channels, rate, network_rate, high, device)
+        self._options = options
         self._share = options.mix * (1 - 10 ** (-options.limit_db / 20))
-        self.taken = self.given = self.replaced = 0
 
-    def push(self, x: np.ndarray) -> np.ndarray:
-        """Take float (channels, n), n of any size; give what is finished, float32 (channels, m).
-
-        Raises:
-            ValueError: x has another number of channels.
-        """
-        if x.ndim != 2 or len(x) != self._channels:
-            raise ValueError(f"expected ({self._channels}, samples), got {x.shape}")
-        parts = [self._push(x[:, i : i + PIECE]) for i in range(0, x.shape[1], PIECE)]
-        return np.concatenate(parts, 1) if parts else np.zeros((self._channels, 0), np.float32)
-
-    def _push(self, x: np.ndarray) -> np.ndarray:
-        bad = ~(np.abs(x) <= LOUDEST)
-        if bad.any():
-            self.replaced += int(bad.sum())
-            x = np.where(bad, 0, x)
-        x = x.astype(np.float32)
-        self.taken += x.shape[1]
-        self._dry.put(x)
-        narrow = self._down.push(x)
-        return self._finish(narrow, self._through(self._pieces.push, narrow), last=False)
-
-    def flush(self) -> np.ndarray:
-        """End the signal and give the rest; afterwards the next one can begin."""
-        narrow = self._down.flush()
-        enhanced = self._through(self._pieces.push, narrow)
-        rest = self._through(lambda _: self._pieces.flush(), narrow)
-        y = self._finish(narrow, np.concatenate([enhanced, rest], 1), last=True)
-        self.taken = self.given = 0
-        return y
-
-    def _through(self, function: Callable[[Tensor], list[Tensor]], x: np.ndarray) -> np.ndarray:
-        pieces = function(torch.from_numpy(np.ascontiguousarray(x)).to(self._device)) if len(x) else []
-        arrays = [piece.cpu().numpy() for piece in pieces]
-        return np.concatenate(arrays, 1) if arrays else x[:, :0]
-
-    def _finish(self, narrow: np.ndarray, enhanced: np.ndarray, last: bool) -> np.ndarray:
-        """Bring enhanced samples back to the input's rate, and mix."""
-        self._narrow.put(narrow)
-        y = self._up.push(enhanced)
-        if last:
-            y = np.concatenate([y, self._up.flush()], 1)
-        y = self._high.push(self._narrow.take(enhanced.shape[1]), enhanced, y, self._dry.peek, last)
-        if last:  # there and back, a length may round to one more or less
-            missing = self.taken - self.given - y.shape[1]
-            y = np.pad(y, ((0, 0), (0, missing))) if missing > 0 else y[:, : y.shape[1] + missing]
-        y = y[:, : self._dry.held]
-        self.given += y.shape[1]
-        dry = self._dry.take(y.shape[1])
+    def complete(self, dry: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Mix with what was heard, and bring the result to its level."""
         if self._share != 1:
             y = dry + np.float32(self._share) * (y - dry)
         if self._options.gain_db:
             y = y * np.float32(10 ** (self._options.gain_db / 20))
         return soft_peaks(y) if self._options.soft else y
-
-
-class Waiting:
-    """Samples that wait for others, (channels, n)."""
-
-    def __init__(self, channels: int) -> None:
-        self._samples = np.zeros((channels, 0), np.float32)
-
-    @property
-    def held(self) -> int:
-        """Samples that wait."""
-        return self._samples.shape[1]
-
-    def put(self, x: np.ndarray) -> None:
-        """Add at the end."""
-        self._samples = np.concatenate([self._samples, x], 1)
-
-    def peek(self, count: int) -> np.ndarray:
-        """Look at the first ones."""
-        return self._samples[:, :count]
-
-    def take(self, count: int) -> np.ndarray:
-        """Take the first ones out."""
-        x, self._samples = self._samples[:, :count], self._samples[:, count:].copy()
-        return x
-
-
-def soft_peaks(x: np.ndarray, knee: float = 0.89) -> np.ndarray:
-    """Bend what lies above the knee (-1 dB) smoothly to below full scale, sample by sample."""
-    over = np.abs(x) > knee
-    if not over.any():
-        return x
-    room = 1 - knee
-    bent = np.sign(x) * (knee + room * np.tanh((np.abs(x) - knee) / room))
-    return np.where(over, bent, x).astype(np.float32)
 
 
 class RowMean(nn.Module):
@@ -347,6 +255,8 @@ def shared_mask(network: Block) -> Block:
     Raises:
         WavecastError: the network has no mask of its own.
     """
+    if isinstance(network, MossFormer2Enhancer):
+        return SharedMask(network).eval()
     if not isinstance(network, FRCRNStream):
         raise WavecastError(f"{type(network).__name__} cannot share gains", f"use --model {DEFAULT_MODEL}")
     inner: Any = network.inner

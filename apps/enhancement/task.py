@@ -5,24 +5,22 @@ and tensors only, so `wavecast enhance --model x.ckpt` takes it as it is.
 """
 
 from collections.abc import Callable
-from math import inf
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from wavecast.apps.enhancement import metrics
-from wavecast.cards import Card, load_pickle, load_strict
+from wavecast.apps.sound import metrics
+from wavecast.apps.sound.task import SoundTask
+from wavecast.cards import Card
 from wavecast.core.errors import WavecastError
-from wavecast.core.stream import latency
-from wavecast.optimization import OptimizedTask, plain
+from wavecast.optimization import plain
 
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 LOUD_ENOUGH = -80.0
 """A clean signal below this level in dB counts as silence: it has no SI-SDR."""
 
 
-class EnhancementTask(OptimizedTask):
+class EnhancementTask(SoundTask):
     """Teach a network to enhance speech.
 
     Args:
@@ -60,8 +58,6 @@ class EnhancementTask(OptimizedTask):
         self.begin(Card(name, architecture, "enhance", plain(network or {}), sample_rate), init_from)
         self.loss = choose_loss(loss, architecture)
         self.perceptual = perceptual
-        self.heard_seconds = 0.0
-        self._latency: int | None = None
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Enhance whole signals: (batch, samples) to the same shape."""
@@ -71,14 +67,10 @@ class EnhancementTask(OptimizedTask):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Compute the loss of a batch."""
         loss, parts = self.loss(self.network, batch["noisy"], batch["clean"])
-        self.heard_seconds += batch["noisy"].numel() * self.trainer.world_size / self.card.sample_rate
+        self.hear(batch["noisy"].numel())
         self.log("train_loss", loss, prog_bar=True)
         self.log_dict({f"train_{part}": value for part, value in parts.items()})
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        """Log how many hours of sound were heard."""
-        self.log("heard_hours", self.heard_seconds / 3600)
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Log loss, SI-SDR and its gain, the level where silence is wanted, PESQ and STOI; return the estimate."""
@@ -98,41 +90,6 @@ class EnhancementTask(OptimizedTask):
                 self.count("val_pesq", clean.new_tensor([metrics.pesq(*pair, self.card.sample_rate)]))
                 self.count("val_stoi", clean.new_tensor([metrics.stoi(*pair, self.card.sample_rate)]))
         return estimate
-
-    def warm_start(self, source: str) -> None:
-        """Load the weights of another model, or an official FRCRN file (.pt, .bin): all of them.
-
-        Raises:
-            WavecastError: there is no such model, or it does not fit.
-        """
-        path = Path(source)
-        if self.card.architecture == "frcrn" and path.suffix in (".pt", ".bin") and path.exists():
-            from wavecast.apps.enhancement.frcrn_official import convert_state, unwrap
-
-            load_strict(self.network, convert_state(unwrap(load_pickle(path))), source)
-        else:
-            super().warm_start(source)
-
-    def card_fields(self) -> dict[str, Any]:
-        """Give sample rate, block and latency, and how much was heard."""
-        period = self.network.period if self.network.lookahead != inf else 0
-        if period and self._latency is None:
-            self._latency = latency(self.network, period)
-        return {
-            "sample_rate": self.card.sample_rate,
-            "block": int(period),
-            "latency_ms": 1000 * self._latency / self.card.sample_rate if self._latency else None,
-            "training": {"steps": self.global_step, "hours_heard": round(self.heard_seconds / 3600, 3)},
-        }
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the card's fields, and how much was heard."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["heard_seconds"] = self.heard_seconds
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting the hours heard."""
-        self.heard_seconds = checkpoint.get("heard_seconds", 0.0)
 
 
 def choose_loss(name: str, architecture: str) -> Loss:

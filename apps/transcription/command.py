@@ -2,6 +2,7 @@
 
 import argparse
 
+from wavecast.apps.sound.options import file_arguments, input_arguments
 from wavecast.console import common_arguments, positive
 
 EXAMPLES = """
@@ -10,6 +11,7 @@ examples:
   wavecast transcribe talks/ -o text/ --format srt  subtitles of a folder, its tree mirrored
   arecord -q -t raw -c 1 -f S16_LE -r 16000 | wavecast transcribe - --raw s16le:16000 --partials
   wavecast transcribe --mic -o minutes.vtt          until Ctrl-C
+  wavecast transcribe meeting.wav --separate        two voices at once, each with its own lines
 """
 FORMATS = ("txt", "json", "jsonl", "srt", "vtt", "ctm", "tsv")
 
@@ -17,15 +19,8 @@ FORMATS = ("txt", "json", "jsonl", "srt", "vtt", "ctm", "tsv")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.epilog = EXAMPLES
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="files, folders, patterns, @lists, or - for stdin")
-    parser.add_argument("-o", "--output", metavar="PATH", help="a file, a folder, or - for stdout (stdout)")
-
-    files = parser.add_argument_group("files")
-    files.add_argument("--format", choices=FORMATS, help="of the output (as the output is named, or txt)")
-    files.add_argument("--name-template", default="{stem}", metavar="TEXT", help="name of the output")
-    files.add_argument("--raw", metavar="ENCODING:RATE[:CHANNELS]", help="the input has no header: s16le:16000")
-    files.add_argument("--resume", action="store_true", help="leave out inputs whose output exists")
-    files.add_argument("--dry-run", action="store_true", help="show what would be done")
+    input_arguments(parser, "*", " (stdout)")
+    file_arguments(parser, "{stem}", FORMATS)
 
     live = parser.add_argument_group("live")
     live.add_argument(
@@ -42,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speech.add_argument("--boost", metavar="FILE", help="phrases to expect, one a line, a weight after a tab")
     speech.add_argument("--align", action="store_true", help="times and confidences by CTC under the transducer's text")
     speech.add_argument("--channels", choices=("mix", "each"), default="mix", help="one voice, or each a speaker")
+    speech.add_argument("--separate", action="store_true", help="part voices that are mixed: a transcript a speaker")
+    speech.add_argument("--separate-model", metavar="NAME|PATH", help="the model that parts them (the one that ships)")
     speech.add_argument("--pause", type=_seconds, default=0.8, metavar="S", help="silence that ends an utterance (0.8)")
     speech.add_argument("--precision", choices=("float32", "int8"), default="float32", help="of linear maps (float32)")
 

@@ -1,4 +1,4 @@
-"""The work of `wavecast transcribe`: one input after the other, none stopped by another's fault."""
+"""The work of `wavecast transcribe`."""
 
 import argparse
 import os
@@ -6,55 +6,34 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-import torch
 
+from wavecast.apps.sound.jobs import Job, Work
+from wavecast.apps.sound.recording import blocks
+from wavecast.apps.sound.report import Clock, faults, model_row
 from wavecast.apps.transcription.boosting import read_phrases
 from wavecast.apps.transcription.endpoint import Rules
 from wavecast.apps.transcription.formats import FORMATS, CTMWriter, EventWriter, Writer
 from wavecast.apps.transcription.inference import Options, Transcriber, TranscriptStream
 from wavecast.apps.transcription.verification import verify
 from wavecast.apps.transcription.words import Segment
-from wavecast.console import JsonReport, UsageError, raise_if_interrupted, say, show_error
+from wavecast.console import UsageError, say
 from wavecast.core.errors import WavecastError
 from wavecast.core.stream import flushed_denormals
-from wavecast.datamodules.audio_files import AudioReader, open_audio
+from wavecast.datamodules.audio_files import AudioInfo, AudioReader, open_audio
 from wavecast.datamodules.microphone import MicrophoneReader
 from wavecast.datamodules.new_files import NewFile, writing
-from wavecast.datamodules.riff import SampleFormat
-from wavecast.inputs import (
-    Source,
-    find_sources,
-    is_folder,
-    keep_apart,
-    make_folder,
-    naming,
-    plan_target,
-    raw_format,
-    shown,
-)
-from wavecast.progress import Progress
+from wavecast.inputs import Source, is_folder, make_folder, plan_target, shown
 
-BLOCK = 1 << 15  # samples of a channel read at once
+if TYPE_CHECKING:
+    from wavecast.apps.separation.inference import Separator
+    from wavecast.apps.separation.speakers import SeparatedReader
+
 MICROPHONE = "microphone"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input, where its text goes, and how long it is if that is known."""
-
-    source: Source
-    target: str
-    seconds: float | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether the input comes as it is spoken."""
-        return self.source.is_pipe or self.source.path == MICROPHONE
 
 
 def transcribe_all(args: argparse.Namespace) -> int:
@@ -63,143 +42,174 @@ def transcribe_all(args: argparse.Namespace) -> int:
     Returns:
         0 when all are done, 1 when some failed; a summary says which.
     """
-    raw = raw_format(args.raw)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    sources, errors = find_sources(args.inputs)
-    if args.mic is not None:
-        if args.inputs:
-            raise UsageError("--mic goes without inputs", "transcribe the files in a second call")
-        sources = [Source(MICROPHONE, Path())]
-    elif not args.inputs:
-        raise UsageError("there is nothing to transcribe", "name files, - for stdin, or --mic")
-    for error in errors:
-        show_error(error.message, error.hint)
-    _check_together(args, sources)
-    jobs, failed = _plan(args, sources, raw)
-    failed += len(errors)
-    if args.dry_run:
-        for job in jobs:
-            print(f"{shown(job.source.path)} -> {shown(job.target)}")
-        return 1 if failed else 0
-    if not jobs:
-        return 1 if failed or not sources else 0
-    transcriber = Transcriber.load(args.model, args.device, args.precision)
-    if args.look_ahead is not None:
-        transcriber.choose_look_ahead(args.look_ahead)
-    options = Options(
-        head=args.head or "",
-        beam=args.beam,
-        phrases=tuple(read_phrases(args.boost)) if args.boost else (),
-        align=args.align,
-        rules=Rules(args.pause, max(args.pause, Rules.silence)),
-    )
-    transcriber.decoder(options)  # what does not fit the model is said before any file is opened
-    lengths = [job.seconds for job in jobs]
-    seconds = None if None in lengths else sum(filter(None, lengths))
-    report = JsonReport(args.json, args.overwrite)
-    try:
-        with Progress(len(jobs), seconds, args.quiet or jobs[0].target == "-") as progress:
-            for job in jobs:
-                try:
-                    row = transcribe_one(job, transcriber, options, args, raw, progress, len(sources) > 1)
-                except WavecastError as error:
-                    failed += 1
-                    report.add({"input": job.source.path, "error": error.message})
-                    show_error(naming(job.source, error), error.hint)
-                    continue
-                report.add(row)
-                say(_line(row), args.quiet or job.target == "-")
-    finally:
-        report.close()
-    if failed:
-        say(f"{failed} failed", args.quiet)
-    return 1 if failed else 0
+    return Transcription(args).run()
 
 
-def transcribe_one(
-    job: Job,
-    transcriber: Transcriber,
-    options: Options,
-    args: argparse.Namespace,
-    raw: SampleFormat | None,
-    progress: Progress,
-    several: bool,
-) -> dict[str, Any]:
-    """Transcribe one input.
+class Transcription(Work):
+    """All that is to be transcribed for a command line."""
 
-    Args:
-        job: which.
-        transcriber: the model.
-        options: what is wanted of the text.
-        args: of the command.
-        raw: how samples without a header are to be read.
-        progress: of the command.
-        several: inputs share one output, so that each names itself.
+    sound = "text"
+    json_hint = "give --json a file, or -o"
 
-    Returns:
-        The row of the report.
+    def find(self) -> tuple[list[Source], list[WavecastError]]:
+        """Find the inputs; the microphone is one."""
+        if self.args.mic is not None:
+            if self.args.inputs:
+                raise UsageError("--mic goes without inputs", "transcribe the files in a second call")
+            return [Source(MICROPHONE, Path())], []
+        if not self.args.inputs:
+            raise UsageError("there is nothing to transcribe", "name files, - for stdin, or --mic")
+        return super().find()
 
-    Raises:
-        WavecastError: the input is damaged, the model needs whole recordings and this is live, or the output cannot be
-            written.
-    """
-    if job.live and not transcriber.streams:
-        hint = "give a file, or a model that streams"
-        raise WavecastError(f"{transcriber.card.name} needs the whole recording and cannot listen live", hint)
-    begun = time.perf_counter(), time.process_time()
-    with ExitStack() as stack:
-        reader = stack.enter_context(_open(job, args, raw, transcriber))
-        mixed = args.channels == "mix"
-        channels = 1 if mixed else reader.info.channels
-        stream = transcriber.stream(channels, reader.info.sample_rate, options)
-        file = stack.enter_context(_output(job, args.overwrite))
-        live = Live(stream, _writer(job, args, file), args.partials, _label(job, args) if several else "")
-        bar = stack.enter_context(progress.file(job.source.path, job.seconds))
-        try:
-            with flushed_denormals():
-                while (x := reader.read(BLOCK)).shape[1]:
-                    raise_if_interrupted()
-                    live.push(x.mean(0, keepdims=True) if mixed else x)
-                    bar.advance(x.shape[1] / reader.info.sample_rate)
+    def check(self, sources: list[Source]) -> None:
+        """Refuse options that contradict each other."""
+        args, to_stdout, live = self.args, self.args.output in (None, "-"), any(map(is_live, sources))
+        self.check_outputs(sources, to_stdout)
+        if to_stdout and len(sources) > 1 and args.format not in (None, "txt", "ctm", "jsonl"):
+            raise UsageError(f"{len(sources)} inputs cannot be one {args.format}", "give -o FOLDER/")
+        if args.resume and to_stdout:
+            raise UsageError("--resume leaves out inputs whose output exists", "give -o FOLDER/")
+        if live and not to_stdout and is_folder(args.output):
+            raise UsageError("live sound has no name of its own", f"give -o {args.output.rstrip('/')}/NAME.txt")
+        if self.separates and (args.channels == "each" or args.verify_streaming):
+            other = "--channels each" if args.channels == "each" else "--verify-streaming"
+            raise UsageError(f"--separate mixes the channels and finds the speakers, {other} does not", "leave one out")
+        if args.verify_streaming and live:
+            raise UsageError("--verify-streaming goes through a recording twice", "give a file")
+
+    def unopened(self, source: Source) -> bool:
+        """Tell whether an input must not be opened before its turn."""
+        return is_live(source)
+
+    def targets(self, source: Source, info: AudioInfo) -> list[Path]:
+        """Choose the file that the text of an input goes to; `-` for stdout."""
+        args = self.args
+        if args.output in (None, "-"):
+            return [Path("-")]
+        return [plan_target(source, args.output, f".{args.format or 'txt'}", args.name_template)]
+
+    def load(self) -> None:
+        """Load the model, and say what does not fit it before any file is opened."""
+        args = self.args
+        self.transcriber = Transcriber.load(args.model, args.device, args.precision)
+        if args.look_ahead is not None:
+            self.transcriber.choose_look_ahead(args.look_ahead)
+        self.options = Options(
+            head=args.head or "",
+            beam=args.beam,
+            phrases=tuple(read_phrases(args.boost)) if args.boost else (),
+            align=args.align,
+            rules=Rules(args.pause, max(args.pause, Rules.silence)),
+        )
+        self.transcriber.decoder(self.options)
+        self.separator = None
+        if self.separates:
+            from wavecast.apps.separation.inference import Separator
+
+            self.separator = Separator.load(args.separate_model, args.device)
+
+    @property
+    def separates(self) -> bool:
+        """Whether mixed voices are parted."""
+        return bool(self.args.separate or self.args.separate_model)
+
+    def one(self, job: Job) -> dict[str, Any]:
+        """Transcribe one input.
+
+        Returns:
+            The row of the report.
+
+        Raises:
+            WavecastError: the input is damaged, the model needs whole recordings and this is live, or the output
+                cannot be written.
+        """
+        args, transcriber, live = self.args, self.transcriber, is_live(job.source)
+        latency_ms = 1000 * transcriber.latency / transcriber.sample_rate
+        if live and not transcriber.streams:
+            hint = "give a file, or a model that streams"
+            raise WavecastError(f"{transcriber.card.name} needs the whole recording and cannot listen live", hint)
+        clock = Clock()
+        with ExitStack() as stack:
+            reader = recorded = stack.enter_context(self._open(job))
+            if self.separator is not None:
+                reader = stack.enter_context(self._separated(reader, job, self.separator))
+            mixed = args.channels == "mix" and self.separator is None
+            channels = 1 if mixed else reader.info.channels
+            stream = transcriber.stream(channels, reader.info.sample_rate, self.options)
+            file = stack.enter_context(_output(job, args.overwrite))
+            text = Live(stream, _writer(job, args, file), args.partials, self._label(job))
+            bar = stack.enter_context(self.progress.file(job.source.path, job.seconds))
+            try:
+                with flushed_denormals():
+                    for x in blocks(reader, job.source.path, bar):
+                        text.push(x.mean(0, keepdims=True) if mixed else x)
+                    heard = stream.seconds
+                    text.finish()
+            except KeyboardInterrupt:
+                if not live:
+                    raise
                 heard = stream.seconds
-                live.finish()
-        except KeyboardInterrupt:
-            if not job.live:
-                raise
-            heard = stream.seconds
-            live.finish()  # what was said is kept
-            if job.source.is_pipe:
-                raise
-        if reader.truncated and not heard:
-            raise WavecastError(f"{job.source.path} holds no sound: it ends after its header", "it was cut off")
-    wall = time.perf_counter() - begun[0]
-    row = {
-        "input": job.source.path,
-        "output": job.target,
-        "seconds": round(heard, 3),
-        "sample_rate": reader.info.sample_rate,
-        "channels": reader.info.channels,
-        "words": live.words,
-        "utterances": live.utterances,
-        "wall_seconds": round(wall, 3),
-        "cpu_seconds": round(time.process_time() - begun[1], 3),
-        "real_time_factor": round(wall / heard, 4) if heard else None,
-        "look_ahead_ms": transcriber.look_ahead,
-        "latency_ms": round(1000 * transcriber.latency / transcriber.sample_rate, 1) if transcriber.streams else None,
-        "not_finite_samples": stream.replaced,
-        "truncated": reader.truncated,
-        "model": transcriber.card.name,
-        "model_sha256": transcriber.card.weights.get("sha256"),
-    }
-    if isinstance(reader, MicrophoneReader) and reader.lost:
-        say(f"{reader.lost / 100:.1f} s of sound were lost: this machine is too slow", args.quiet)
-    if args.verify_streaming:
-        with open_audio(job.source.path, raw) as again:
-            row |= verify(again, transcriber, options, mixed)
-        proven = f"{row['verified_tokens']} tokens in {row['verified_seconds']:.0f} s"
-        say(f"{job.source.path}: live equals whole, {proven}, frames to {row['streaming_error']:.0e}", args.quiet)
-    return row
+                text.finish()  # what was said is kept
+                if job.source.is_pipe:
+                    raise
+        row = {
+            "input": job.source.path,
+            "output": job.target,
+            "seconds": round(heard, 3),
+            "sample_rate": reader.info.sample_rate,
+            "channels": recorded.info.channels,
+            "words": text.words,
+            "utterances": text.utterances,
+            **clock.row(heard),
+            "look_ahead_ms": transcriber.look_ahead,
+            "latency_ms": round(latency_ms, 1) if transcriber.streams else None,
+            "not_finite_samples": stream.replaced,
+            "truncated": reader.truncated,
+            **model_row(transcriber.card),
+        }
+        if self.separator is not None:
+            row |= {f"separate_{key}": value for key, value in model_row(self.separator.card).items()}
+            row["speakers"] = reader.info.channels
+        if isinstance(recorded, MicrophoneReader) and recorded.lost:
+            say(f"{recorded.lost / 100:.1f} s of sound were lost: this machine is too slow", args.quiet)
+        if args.verify_streaming:
+            with open_audio(job.source.path, self.raw) as again:
+                row |= verify(again, transcriber, self.options, mixed)
+            proven = f"{row['verified_tokens']} tokens in {row['verified_seconds']:.0f} s"
+            say(f"{job.source.path}: live equals whole, {proven}, frames to {row['streaming_error']:.0e}", args.quiet)
+        return row
+
+    def line(self, row: dict[str, Any]) -> str:
+        """Say in one line what was done."""
+        took = f"{row['seconds']:.1f} s of sound, {row['wall_seconds']:.1f} s"
+        return f"{row['output']}: {row['words']} words in {took}{faults(row)}"
+
+    def summary(self, done: int, failed: int) -> str:
+        """Say how it went when some failed."""
+        return f"{failed} failed"
+
+    def _open(self, job: Job) -> AudioReader:
+        if job.source.path == MICROPHONE:
+            device = int(self.args.mic) if self.args.mic.isdecimal() else self.args.mic or None
+            return MicrophoneReader(self.transcriber.sample_rate, device)
+        return open_audio(job.source.path, self.raw)
+
+    def _separated(self, reader: AudioReader, job: Job, separator: "Separator") -> "SeparatedReader":
+        from wavecast.apps.separation.inference import Options as Parting
+        from wavecast.apps.separation.speakers import SeparatedReader, Separating
+
+        separating = Separating(separator, Parting(), self.raw, self.progress, self.args.quiet)
+        return SeparatedReader(reader, job.source, separating, is_live(job.source), job.seconds)
+
+    def _label(self, job: Job) -> str:
+        """Name the input where several go to stdout; CTM names its recording itself."""
+        named = self.several and job.target == "-" and _format(self.args, "-") != "ctm"
+        return shown(job.source.path) if named else ""
+
+
+def is_live(source: Source) -> bool:
+    """Tell whether an input comes as it is spoken."""
+    return source.is_pipe or source.path == MICROPHONE
 
 
 class Live:
@@ -249,13 +259,6 @@ class Live:
         return time.perf_counter() - self.begun
 
 
-def _open(job: Job, args: argparse.Namespace, raw: SampleFormat | None, transcriber: Transcriber) -> AudioReader:
-    if job.source.path == MICROPHONE:
-        device = int(args.mic) if args.mic.isdecimal() else args.mic or None
-        return MicrophoneReader(transcriber.sample_rate, device)
-    return open_audio(job.source.path, raw)
-
-
 @contextmanager
 def _output(job: Job, overwrite: bool) -> Iterator[TextIO]:
     """Open what the text goes to. Of live sound it grows line by line; else it appears whole, or not at all.
@@ -268,7 +271,7 @@ def _output(job: Job, overwrite: bool) -> Iterator[TextIO]:
         return
     path = Path(job.target)
     make_folder(path.parent)
-    if job.live:
+    if is_live(job.source):
         if path.exists() and not overwrite:
             raise WavecastError(f"{path} exists", "give --overwrite, or another name with -o")
         with writing(path), path.open("w", encoding="utf-8", buffering=1) as file:
@@ -292,72 +295,3 @@ def _format(args: argparse.Namespace, target: str) -> str:
 def _writer(job: Job, args: argparse.Namespace, file: TextIO) -> Writer:
     kind = _format(args, job.target)
     return CTMWriter(file, Path(shown(job.source.path)).stem) if kind == "ctm" else FORMATS[kind](file)
-
-
-def _label(job: Job, args: argparse.Namespace) -> str:
-    """Name the input where several go to stdout; CTM names its recording itself."""
-    return shown(job.source.path) if job.target == "-" and _format(args, "-") != "ctm" else ""
-
-
-def _check_together(args: argparse.Namespace, sources: list[Source]) -> None:
-    """Refuse options that contradict each other.
-
-    Raises:
-        UsageError: says which, and what to give instead.
-    """
-    to_stdout = args.output in (None, "-")
-    live = any(source.is_pipe or source.path == MICROPHONE for source in sources)
-    if args.json == "-" and to_stdout:
-        raise UsageError("text and report cannot both go to stdout", "give --json a file, or -o")
-    if to_stdout and len(sources) > 1 and args.format not in (None, "txt", "ctm", "jsonl"):
-        raise UsageError(f"{len(sources)} inputs cannot be one {args.format}", "give -o FOLDER/")
-    if args.resume and to_stdout:
-        raise UsageError("--resume leaves out inputs whose output exists", "give -o FOLDER/")
-    if not to_stdout and len(sources) > 1 and not is_folder(args.output):
-        raise UsageError(f"{len(sources)} inputs cannot go to one file {args.output}", f"give -o {args.output}/")
-    if live and not to_stdout and is_folder(args.output):
-        raise UsageError("live sound has no name of its own", f"give -o {args.output.rstrip('/')}/NAME.txt")
-    if args.verify_streaming and live:
-        raise UsageError("--verify-streaming goes through a recording twice", "give a file")
-    try:
-        args.name_template.format(stem="x")
-    except (KeyError, IndexError, ValueError) as error:
-        raise UsageError(f"--name-template {args.name_template!r} is not understood", "use {stem}") from error
-
-
-def _plan(args: argparse.Namespace, sources: list[Source], raw: SampleFormat | None) -> tuple[list[Job], int]:
-    """Choose the target of every input that can be opened; the number of those that cannot, beside them."""
-    jobs, failed = [], 0
-    suffix = f".{args.format or 'txt'}"
-    for source in sources:
-        if source.is_pipe or source.path == MICROPHONE:
-            jobs.append(Job(source, args.output or "-"))
-            continue
-        try:
-            with open_audio(source.path, raw) as reader:
-                frames, rate = reader.info.frames, reader.info.sample_rate
-        except WavecastError as error:
-            failed += 1
-            show_error(naming(source, error), error.hint)
-            continue
-        seconds = None if frames is None else frames / rate
-        if args.output in (None, "-"):
-            jobs.append(Job(source, "-", seconds))
-        else:
-            jobs.append(Job(source, str(plan_target(source, args.output, suffix, args.name_template)), seconds))
-    if args.output not in (None, "-") and jobs and not jobs[0].live:
-        targets = keep_apart([Path(job.target) for job in jobs], [job.source for job in jobs])
-        jobs = [Job(job.source, str(target), job.seconds) for job, target in zip(jobs, targets, strict=True)]
-    if args.resume:
-        waiting = [job for job in jobs if not Path(job.target).exists()]
-        say(f"{len(jobs) - len(waiting)} of {len(jobs)} were done before", args.quiet)
-        jobs = waiting
-    return jobs, failed
-
-
-def _line(row: dict[str, Any]) -> str:
-    """Say in one line what was done."""
-    text = f"{row['output']}: {row['words']} words in {row['seconds']:.1f} s of sound, {row['wall_seconds']:.1f} s"
-    if row["not_finite_samples"]:
-        text += f", {row['not_finite_samples']} samples were not numbers and became 0"
-    return text + (", the input was cut off" if row["truncated"] else "")

@@ -5,7 +5,7 @@ when the data are known (`meet`). All that is random in a training step (dropout
 the number of its batch, so that a resumed run and one on more processes compute what an uninterrupted one would have.
 """
 
-from math import inf, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,23 +15,23 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from wavecast.apps.sound.task import SoundTask
 from wavecast.apps.transcription.decoding import Decoder, GreedyCTC, GreedyTransducer
 from wavecast.apps.transcription.error_rates import word_errors
 from wavecast.apps.transcription.losses import Mean, ctc_loss, transducer_loss
 from wavecast.apps.transcription.tokenizer import Tokenizer, load_tokenizer, train
 from wavecast.cards import TOKENIZER, Card, find_model, load_network, load_strict, packed
 from wavecast.core.errors import WavecastError
-from wavecast.core.stream import latency
 from wavecast.datamodules.spec_augment import SpecAugment
 from wavecast.datamodules.transcription import TranscriptionData
-from wavecast.optimization import OptimizedTask, plain
+from wavecast.optimization import plain
 
 SAMPLE_RATE = 16_000
 FEATURE_MEAN, FEATURE_DEVIATION = -11.5, 4.0
 """Of log-mel features of speech between -45 and -15 dB, as measured on augmented speech of the corpus."""
 
 
-class TranscriptionTask(OptimizedTask):
+class TranscriptionTask(SoundTask):
     """Teach a FastConformer to transcribe.
 
     Args:
@@ -90,8 +90,6 @@ class TranscriptionTask(OptimizedTask):
         self.tokenizer: Tokenizer | None = None
         self.spec_augment = SpecAugment(bands, band_width, stretches, stretch_share, seed)
         self.sets: list[str] = []
-        self.heard_seconds = 0.0
-        self._latency: int | None = None
 
     def meet(self, data: LightningDataModule) -> None:
         """Learn the tokenizer from the training texts, unless one is given, and build the network for it.
@@ -179,7 +177,7 @@ class TranscriptionTask(OptimizedTask):
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """Compute the loss of a batch, for a look-ahead drawn for it."""
-        number = self._batch_number(index)
+        number = self.batch_number(index)
         rng = np.random.default_rng([self.hparams["seed"], number, 4])
         torch.manual_seed(int(rng.integers(1 << 62)))
         contexts = self.network.contexts
@@ -187,19 +185,13 @@ class TranscriptionTask(OptimizedTask):
         frames, lengths = self(batch["sound"], batch["lengths"], batch["numbers"])
         ctc_only = self.global_step < self.hparams["ctc_only_steps"]
         loss, parts = self._losses(frames, lengths, batch["texts"], ctc_only)
-        self.heard_seconds += int(batch["lengths"].sum()) * self.trainer.world_size / SAMPLE_RATE
+        self.hear(int(batch["lengths"].sum()))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(lengths))
         self.log_dict({f"train_{name}": value.detach() for name, value in parts.items()}, batch_size=len(lengths))
         tokens = self.encode(batch["texts"])[1].sum().clamp(min=1)
         by_token = loss.detach() * (len(lengths) / tokens if self.hparams["mean"] == "items" else 1.0)
         self.log("train_loss_by_token", by_token, batch_size=len(lengths))  # utterances of any length compare by this
         return loss
-
-    def _batch_number(self, index: int) -> int:
-        """Give the number of a training batch in `TranscriptionData`."""
-        together = self.trainer.accumulate_grad_batches
-        done = self.global_step * together + index % together
-        return int(done * self.trainer.world_size + self.global_rank)
 
     def _losses(
         self, frames: Tensor, lengths: Tensor, texts: list[str], ctc_only: bool
@@ -240,10 +232,6 @@ class TranscriptionTask(OptimizedTask):
         if self.tokenizer is None:
             raise ValueError("the tokenizer is not there\nhint: call meet(data) first")
         return self.tokenizer
-
-    def on_train_epoch_end(self) -> None:
-        """Log how many hours of sound were heard."""
-        self.log("heard_hours", self.heard_seconds / 3600)
 
     def on_validation_epoch_start(self) -> None:
         """Begin anew, at the default look-ahead."""
@@ -293,28 +281,19 @@ class TranscriptionTask(OptimizedTask):
         return {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"}
 
     def card_fields(self) -> dict[str, Any]:
-        """Give sample rate, block and latency at the default look-ahead, and how much was heard."""
+        """Give what all cards of sound say, at the default look-ahead."""
         self.network.choose_context(*self.network.contexts[0])
-        period = self.network.period if self.network.lookahead != inf else 0
-        if period and self._latency is None:
-            self._latency = latency(self.network, period)
-        return {
-            "sample_rate": SAMPLE_RATE,
-            "block": int(period),
-            "latency_ms": 1000 * self._latency / SAMPLE_RATE if self._latency else None,
-            "training": {"steps": self.global_step, "hours_heard": round(self.heard_seconds / 3600, 3)},
-        }
+        return super().card_fields()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the card's fields, the tokenizer, and how much was heard."""
+        """Write the tokenizer, too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[TOKENIZER] = packed(self._known_tokenizer().model)
-        checkpoint["heard_seconds"] = self.heard_seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the same tokenizer, and counting the hours heard."""
+        """Go on with the same tokenizer."""
+        super().on_load_checkpoint(checkpoint)
         self.tokenizer = Tokenizer(checkpoint[TOKENIZER].numpy().tobytes())
-        self.heard_seconds = checkpoint["heard_seconds"]
 
 
 class Noam:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wavecast.apps.forecasting.choice import FittingForecaster
     from wavecast.apps.forecasting.inference import Forecaster
     from wavecast.apps.forecasting.video_inference import VideoForecaster
+    from wavecast.apps.separation.inference import Separator
     from wavecast.apps.transcription.inference import Transcriber
 
 __version__ = "0.1.0"
@@ -30,23 +31,26 @@ def load(task: Literal["forecast"], model: None = None, device: str = "auto") ->
 @overload
 def load(task: Literal["forecast"], model: str, device: str = "auto") -> "Forecaster | VideoForecaster": ...
 @overload
+def load(task: Literal["separate"], model: str | None = None, device: str = "auto") -> "Separator": ...
+@overload
 def load(task: Literal["transcribe"], model: str | None = None, device: str = "auto") -> "Transcriber": ...
 def load(
     task: str, model: str | None = None, device: str = "auto"
-) -> "Enhancer | FittingForecaster | Forecaster | Transcriber | VideoForecaster":
+) -> "Enhancer | FittingForecaster | Forecaster | Separator | Transcriber | VideoForecaster":
     """Load a model for a task.
 
     Args:
-        task: "enhance", "transcribe" or "forecast".
-        model: a name from `wavecast models list`, or a path; None: the small enhancer that ships, the transcriber that
-            is here, or at every call the forecaster that fits the fields.
+        task: "enhance", "separate", "transcribe" or "forecast".
+        model: a name from `wavecast models list`, or a path; None: the small enhancer or separator that ships, the
+            transcriber that is here, or at every call the forecaster that fits the fields.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
     Returns:
         For "enhance" an object with `.network`, `.sample_rate` and `.stream()`, called on arrays: see `Enhancer`. For
-        "transcribe" the same, and it gives text with the times of its words: see `Transcriber`. For "forecast" one with
-        `.network` and `.format`, called on an xarray.Dataset or a path (see `Forecaster`), or on an array of frames
-        where the model is for video (see `VideoForecaster`); without a model see `FittingForecaster`.
+        "separate" the same, and it gives an array whose first axis are the speakers: see `Separator`. For "transcribe"
+        the same, and it gives text with the times of its words: see `Transcriber`. For "forecast" one with `.network`
+        and `.format`, called on an xarray.Dataset or a path (see `Forecaster`), or on an array of frames where the
+        model is for video (see `VideoForecaster`); without a model see `FittingForecaster`.
 
     Raises:
         WavecastError: no such task, model or device, or the weights are damaged.
@@ -55,6 +59,10 @@ def load(
         from wavecast.apps.enhancement.inference import Enhancer
 
         return Enhancer.load(model, device)
+    if task == "separate":
+        from wavecast.apps.separation.inference import Separator
+
+        return Separator.load(model, device)
     if task == "transcribe":
         from wavecast.apps.transcription.inference import Transcriber
 
@@ -64,4 +72,4 @@ def load(
         from wavecast.apps.forecasting.video_inference import load_forecaster
 
         return FittingForecaster(device) if model is None else load_forecaster(model, device)
-    raise WavecastError(f"there is no task {task!r}", "tasks: enhance, transcribe, forecast")
+    raise WavecastError(f"there is no task {task!r}", "tasks: enhance, separate, transcribe, forecast")

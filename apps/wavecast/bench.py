@@ -1,4 +1,4 @@
-"""`wavecast bench enhance|transcribe|forecast`: speed, latency and memory on this machine."""
+"""`wavecast bench enhance|separate|transcribe|forecast`: speed, latency and memory on this machine."""
 
 import argparse
 
@@ -9,7 +9,7 @@ SECONDS, STEPS = 10, 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("app", choices=("enhance", "transcribe", "forecast"))
+    parser.add_argument("app", choices=("enhance", "separate", "transcribe", "forecast"))
     parser.add_argument("--seconds", type=positive, metavar="N", help=f"of sound ({SECONDS})")
     parser.add_argument("--steps", type=positive, metavar="N", help=f"to forecast ({STEPS})")
     parser.add_argument("--streams", type=positive, nargs="+", metavar="N", help="to transcribe at a time (1 4 16)")
@@ -32,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
         from wavecast.apps.enhancement.bench import measure as measure_enhancer
 
         rows = measure_enhancer(args.model, args.device, args.seconds or SECONDS)
+    elif args.app == "separate":
+        from wavecast.apps.separation.bench import measure as measure_separator
+
+        rows = measure_separator(args.model, args.device, args.seconds or SECONDS)
     elif args.app == "transcribe":
         from wavecast.apps.transcription.bench import measure as measure_transcriber
 

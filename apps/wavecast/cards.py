@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module, resources
+from numbers import Real
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ ARCHITECTURES = {
     "fastconformer": "wavecast.apps.transcription.fastconformer:FastConformer",
     "frcrn": "wavecast.apps.enhancement.frcrn:FRCRN",
     "frcrn_stream": "wavecast.apps.enhancement.frcrn_stream:FRCRNStream",
+    "mossformer2": "wavecast.apps.separation.mossformer2:MossFormer2",
+    "mossformer2_48k": "wavecast.apps.enhancement.mossformer2_48k:MossFormer2Enhancer",
     "predformer": "wavecast.apps.forecasting.predformer:PredFormer",
     "predformer_anomalies": "wavecast.apps.forecasting.anomalies:predformer_anomalies",
     "state_space_mixer": "wavecast.apps.forecasting.state_space_mixer:StateSpaceMixer",
@@ -36,16 +39,22 @@ ARCHITECTURES = {
 }
 """Where each architecture's class is; its hyper-parameters are its keyword arguments."""
 REQUIRED = ("name", "architecture", "task", "hyperparameters")
-NEEDED_FOR = {"enhance": "sample_rate", "forecast": "fields", "transcribe": "sample_rate"}
+NEEDED_FOR = {
+    "enhance": "sample_rate",
+    "forecast": "fields",
+    "separate": "sample_rate",
+    "transcribe": "sample_rate",
+}
 """What the card of a model for a task must say beside that."""
 KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "architecture", "task"), str),
     **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "fields"), Mapping),
     **dict.fromkeys(("sample_rate", "block"), int),
+    "window_seconds": Real,
     "data": Sequence,
 }
 """What the fields hold that programs read; the others are for people."""
-ABSENT = ("sample_rate", "fields", "tokenizer")
+ABSENT = ("sample_rate", "fields", "tokenizer", "window_seconds")
 """Fields that a card leaves out when they are empty: no model has all of them."""
 TOKENIZER = "wavecast_tokenizer"
 """Where a checkpoint of training has the bytes of its tokenizer, as `packed` made them."""
@@ -58,7 +67,7 @@ class Card:
     Attributes:
         name: ARCHITECTURE.TAG.
         architecture: a key of ARCHITECTURES.
-        task: what it is for: "enhance", "forecast" or "transcribe".
+        task: what it is for: "enhance", "forecast", "separate" or "transcribe".
         hyperparameters: keyword arguments of the architecture, plain data.
         sample_rate: in hertz, of a model for sound.
         fields: of a forecaster: channels, grid, steps and scales of its fields or its video (`format` and
@@ -66,6 +75,8 @@ class Card:
         weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
         tokenizer: the same of a transcriber's SentencePiece model, which lies beside the weights.
         block: samples a stream is fed at once; 0 when the model cannot stream.
+        window_seconds: of a model that needs the whole signal: the longest that takes one pass, and the length of
+            the windows beyond; 0: as the network has it.
         latency_ms: algorithmic latency in milliseconds, None when the model needs the whole signal.
         license: of the weights.
         origin: who made them, where they can be had; for official weights whether they were verified against it.
@@ -85,6 +96,7 @@ class Card:
     weights: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
     block: int = 0
+    window_seconds: float = 0
     latency_ms: float | None = None
     license: str = ""
     origin: str = ""
@@ -206,7 +218,12 @@ def find_model(name_or_path: str, task: str | None = None) -> Card:
     else:
         paths = known_models()
         if name_or_path not in paths:
-            hint = did_you_mean(name_or_path, paths, "wavecast models list; official ones: wavecast models pull NAME")
+            from wavecast.official import OFFICIAL
+
+            if name_or_path in OFFICIAL:
+                raise WavecastError(f"{name_or_path} is not here yet", f"wavecast models pull {name_or_path}")
+            hint = "wavecast models list; official ones: wavecast models pull NAME"
+            hint = did_you_mean(name_or_path, [*paths, *OFFICIAL], hint)
             raise WavecastError(f"there is no model {name_or_path!r}", hint)
         card = Card.read(paths[name_or_path])
     if task is not None and card.task != task:

@@ -87,7 +87,7 @@ def _listed(path: Path) -> list[Source]:
     return [source for word in words for source in _expand(str(path.parent / word))]
 
 
-def plan_target(source: Source, output: str | None, suffix: str, template: str) -> Path:
+def plan_target(source: Source, output: str | None, suffix: str, template: str, speaker: str = "") -> Path:
     """Choose the file that a result goes to.
 
     Args:
@@ -95,14 +95,21 @@ def plan_target(source: Source, output: str | None, suffix: str, template: str) 
         output: what -o says: None (beside the input), a folder (it exists, or has a slash or no suffix), or a file.
         suffix: of the result.
         template: of the name without suffix; `{stem}` is the input's.
+        speaker: what `{speaker}` is in the template, where an input has several results; a file's name that -o says is
+            their `{stem}` then.
     """
     path = Path(source.path)
     if output is not None and not is_folder(output):
-        return Path(output)
-    name = template.format(stem=path.stem) + suffix
+        file = Path(output)
+        return file.with_name(_filled(template, file.stem, speaker) + file.suffix) if speaker else file
+    name = _filled(template, path.stem, speaker) + suffix
     if output is None:
         return path.with_name(name)
     return Path(output) / path.relative_to(source.root).with_name(name)
+
+
+def _filled(template: str, stem: str, speaker: str) -> str:
+    return template.format(stem=stem, speaker=speaker) if speaker else template.format(stem=stem)
 
 
 def is_folder(output: str) -> bool:

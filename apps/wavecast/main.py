@@ -14,6 +14,7 @@ from wavecast.core.errors import WavecastError
 
 COMMANDS = {
     "enhance": ("wavecast.apps.enhancement.command", "a noisy recording in, clean speech out"),
+    "separate": ("wavecast.apps.separation.command", "several voices in one recording, each on its own"),
     "transcribe": ("wavecast.apps.transcription.command", "speech in, text out, from files and live"),
     "forecast": ("wavecast.apps.forecasting.command", "weather fields or video in, what follows out"),
     "score": ("wavecast.apps.forecasting.score_command", "a forecast against what happened, beside baselines"),

@@ -7,29 +7,34 @@ from typing import TYPE_CHECKING
 
 from wavecast.cards import (
     Card,
-    build_network,
     cache_folder,
     find_model,
     known_models,
     load_network,
     load_pickle,
-    load_strict,
     read_tokenizer,
     save_model,
     sha256,
 )
 from wavecast.console import UsageError, did_you_mean, positive, say, show_error, talk_arguments
 from wavecast.core.errors import WavecastError
-from wavecast.official import OFFICIAL, UNVERIFIED, Official
+from wavecast.official import OFFICIAL, UNVERIFIED
+from wavecast.official_files import (
+    POINTERS,
+    all_files,
+    architecture_of,
+    digest,
+    fetch,
+    fill,
+    official_file,
+    read_tensors,
+    told_by,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 VERBS = ("list", "show", "pull", "convert", "verify")
-POINTERS = ("last_best_checkpoint", "last_checkpoint")
-"""Text files of official folders whose first line names the file of the weights."""
-WEIGHTS = (".pt", ".bin", ".safetensors", ".ckpt", ".nemo")
-"""What files of weights end in."""
 NAMELESS = (*POINTERS, "pytorch_model")
 """Names of official files that say nothing of the model."""
 
@@ -53,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--half", action="store_true", help="convert to half precision: half the bytes")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    separator = parser.add_argument_group("official separators, of which the file does not tell everything")
+    separator.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the model: 8000, 16000")
+    separator.add_argument("--direct", action="store_true", help="it gives the speakers themselves, not masks: WHAMR")
     official = parser.add_argument_group("official forecasters, of which the file does not tell everything")
     official.add_argument("--as", dest="kind", choices=("convs5", "predformer"), help="whose file it is")
     official.add_argument(
@@ -122,10 +130,10 @@ def pull(name: str, weights: str | None, quiet: bool = False) -> int:
         raise WavecastError(f"there is no official model {name!r}", hint)
     official = OFFICIAL[name]
     path = official_file(Path(weights)) if weights else fetch(name, official, quiet)
-    found = sha256(path)
+    found = digest(path)
     if official.sha256 and found != official.sha256:
         if not weights:
-            path.unlink()
+            discard(path)
         raise WavecastError(
             f"{path.name} has sha256 {found[:16]}..., the pinned file has {official.sha256[:16]}...",
             "it is another version, or damaged: pull again, or use `wavecast models convert` if you trust it",
@@ -136,7 +144,7 @@ def pull(name: str, weights: str | None, quiet: bool = False) -> int:
         card, network, tokenizer = read_model(path, official.card(name))
     except WavecastError:
         if not weights:
-            path.unlink()
+            discard(path)
         raise
     if not official.sha256:
         card = replace(card, origin=f"{card.origin}; this one has sha256 {found}")
@@ -144,12 +152,18 @@ def pull(name: str, weights: str | None, quiet: bool = False) -> int:
     return 0
 
 
+def discard(path: Path) -> None:
+    """Delete what was fetched and is of no use."""
+    for file in all_files(path):
+        file.unlink()
+
+
 def read_model(path: Path, card: Card) -> "tuple[Card, nn.Module, bytes]":
     """Read an official file.
 
     Args:
-        path: of the file.
-        card: that the model gets; what an archive tells of itself is filled in.
+        path: of the file, or of the folder of a model in parts.
+        card: that the model gets; what the file tells of itself is filled in.
 
     Returns:
         The card, the filled network, and the bytes of its tokenizer if it has one.
@@ -162,85 +176,16 @@ def read_model(path: Path, card: Card) -> "tuple[Card, nn.Module, bytes]":
 
         told, network, tokenizer = read_transcriber(path)
         return replace(card, hyperparameters=told.hyperparameters, block=told.block), network, tokenizer.model
-    network = build_network(card)
-    load_strict(network, read_official(path), str(path))
-    return card, network, b""
-
-
-def fetch(name: str, official: Official, quiet: bool = False) -> Path:
-    """Download a pinned file, or find it in the cache; a broken download is continued the next time.
-
-    Raises:
-        WavecastError: it cannot be had; the hint says how to bring it by other means.
-    """
-    import huggingface_hub
-    from huggingface_hub.file_download import http_get
-
-    path = cache_folder().parent / "hub" / official.revision / official.file
-    part = path.with_name(f"{path.name}.part")
-    if path.exists():
-        return path
-    if quiet:
-        huggingface_hub.utils.disable_progress_bars()
-        huggingface_hub.utils.logging.set_verbosity_error()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    url = huggingface_hub.hf_hub_url(official.repository, official.file, revision=official.revision)
-    try:
-        with part.open("ab") as file:
-            if not official.bytes or file.tell() < official.bytes:
-                http_get(url, file, resume_size=file.tell())
-    except Exception as error:  # the hub's client passes on whatever its transport raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WavecastError(
-            f"cannot fetch {name}: {reason}",
-            f"check the network and try again (it goes on where it stopped), or bring {official.file} of "
-            f"{official.repository} from elsewhere: wavecast models pull {name} --weights FILE",
-        ) from error
-    return part.replace(path)
-
-
-def official_file(path: Path) -> Path:
-    """Find the weights: a file, or a folder with a text file that names them, or with one file of weights.
-
-    Raises:
-        WavecastError: there is none.
-    """
-    if path.is_file() and path.name in POINTERS:
-        path = path.parent
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise WavecastError(f"{path} does not exist")
-    for pointer in POINTERS:
-        if (path / pointer).is_file():
-            named = (path / pointer).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            file = path / Path(named[0]).name if named else path / pointer
-            if not named or not file.is_file():
-                raise WavecastError(f"{path / pointer} names {file.name}, which is not there", "fetch it too")
-            return file
-    files = [file for suffix in WEIGHTS for file in sorted(path.glob(f"*{suffix}"))]
-    if len(files) != 1:
-        raise WavecastError(f"{path} holds {len(files)} files of weights", "name the one that is meant")
-    return files[0]
-
-
-def read_official(path: Path) -> "dict[str, Tensor]":
-    """Read official tensors under our names.
-
-    Raises:
-        WavecastError: it is not one of the wrappers that are known, or the tensors are others than expected.
-    """
-    from wavecast.apps.enhancement.frcrn_official import convert_state, unwrap
-
-    if path.suffix == ".safetensors":
-        import safetensors
-        import safetensors.torch
-
-        try:
-            return convert_state(safetensors.torch.load_file(path))
-        except safetensors.SafetensorError as error:
-            raise WavecastError(f"{path} is no safetensors file") from error
-    return convert_state(unwrap(load_pickle(path)))
+    tensors = read_tensors(path)
+    found = architecture_of(tensors, path)
+    if found != card.architecture:
+        raise WavecastError(f"{path} holds {found}, not {card.architecture}", "it is the file of another model")
+    of_file, known = told_by(tensors, found), card.hyperparameters
+    differ = [f"{key} {of_file[key]}, not {value}" for key, value in known.items() if of_file.get(key, value) != value]
+    if differ:
+        raise WavecastError(f"{path} holds a network of {', '.join(differ)}", "it is the file of another model")
+    card = replace(card, hyperparameters={**of_file, **known})
+    return card, fill(card, tensors, path), b""
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -253,15 +198,19 @@ def convert(args: argparse.Namespace) -> int:
         return write_nemo(args)
     file, folder = official_file(Path(args.name)), Path(args.output or ".")
     tokenizer = b""
+    if (args.rate or args.direct) and (args.kind or file.suffix == ".nemo"):
+        raise UsageError("--rate and --direct are for separators")
     if args.kind:
         card, network = read_forecaster(file, args)
-    elif file.suffix == ".ckpt" and "wavecast_card" in load_pickle(file):
+    elif file.is_file() and file.suffix == ".ckpt" and "wavecast_card" in load_pickle(file):
         card = find_model(str(file))
         network = load_network(card)
         tokenizer = read_tokenizer(card) if card.task == "transcribe" else b""
         card = replace(card, weights={}, path=None)
+    elif file.suffix == ".nemo":
+        card, network, tokenizer = read_model(file, archive_card(file))
     else:
-        card, network, tokenizer = read_model(file, official_card(file))
+        card, network = read_official(file, args)
     ends = (".safetensors", ".yaml", ".tokenizer.model") if tokenizer else (".safetensors", ".yaml")
     make_room(folder, [f"{card.name}{end}" for end in ends], args.overwrite)
     say(f"{save_model(network, card, folder, args.half, tokenizer).file}", args.quiet)
@@ -309,16 +258,53 @@ def read_forecaster(file: Path, args: argparse.Namespace) -> "tuple[Card, nn.Mod
     return read_predformer(file, time, rows, cols, args.variant, args.patch, args.heads)
 
 
-def official_card(file: Path) -> Card:
-    """Make the card of a file of official weights, which are the pinned ones or others of their kind."""
-    if file.suffix == ".nemo":
-        return archive_card(file)
-    name, official = next(iter(OFFICIAL.items()))
-    card = official.card(name if file.stem in NAMELESS else file.stem)
-    digest = sha256(file)
-    if digest == official.sha256:
+def read_official(path: Path, args: argparse.Namespace) -> "tuple[Card, nn.Module]":
+    """Read official tensors, whichever they are, into the network they belong to.
+
+    Raises:
+        WavecastError: they belong to none, do not fit, or do not tell their sample rate.
+    """
+    tensors = read_tensors(path)
+    architecture = architecture_of(tensors, path)
+    if architecture != "mossformer2" and (args.rate or args.direct):
+        raise UsageError(f"{path} holds {architecture}; --rate and --direct are for separators")
+    card = official_card(path, architecture, args.rate)
+    told = told_by(tensors, architecture) | ({"masking": False} if args.direct else {})
+    card = replace(card, hyperparameters={**card.hyperparameters, **told})
+    return card, fill(card, tensors, path)
+
+
+def official_card(path: Path, architecture: str, rate: int | None) -> Card:
+    """Make the card of official weights, which are pinned ones or others of their kind.
+
+    Args:
+        path: of the file, or of the folder of a model in parts.
+        architecture: that the tensors belong to.
+        rate: in hertz, of a separator that does not lie in a folder named like its repository.
+
+    Raises:
+        WavecastError: the rate is not known.
+    """
+    kind = {name: official for name, official in OFFICIAL.items() if official.architecture == architecture}
+    found, folder = digest(path), path if path.is_dir() else path.parent
+    pinned = [name for name, official in kind.items() if official.sha256 == found]
+    lying = [name for name, official in kind.items() if official.repository.endswith(f"/{folder.resolve().name}")]
+    name = next(iter(pinned + lying + list(kind)))
+    card = kind[name].card(name)
+    if path.is_file() and path.stem not in NAMELESS:
+        card = replace(card, name=path.stem)
+    if pinned:
         return card
-    origin = f"{file.name} of sha256 {digest}, not the pinned file of {official.repository}; {UNVERIFIED}"
+    origin = f"{path.name} of sha256 {found}, "
+    if architecture != "mossformer2":
+        origin += f"not the pinned file of {kind[name].repository}; {UNVERIFIED}"
+    elif lying:
+        origin += f"in a folder named like {kind[name].repository}; {UNVERIFIED}"
+    elif not rate:
+        raise WavecastError(f"{path} does not tell its sample rate", "give --rate 16000 or --rate 8000")
+    else:
+        own = card.name if path.is_file() and path.stem not in NAMELESS else f"mossformer2.{folder.resolve().name}"
+        return Card(own, architecture, "separate", {}, rate, license="of its authors", origin=origin + UNVERIFIED)
     return replace(card, origin=origin)
 
 

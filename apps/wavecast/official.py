@@ -7,16 +7,16 @@ from typing import Any
 from wavecast.cards import Card
 
 UNVERIFIED = "not verified against the hub"
-PINNED = f"{UNVERIFIED}: revision, size and hash are as third parties pinned them"
+PINNED = f"{UNVERIFIED}: what is known of revision, size and hash is as third parties pinned it"
 UNPINNED = f"{UNVERIFIED}: neither size nor hash of the file is known, so what is fetched cannot be checked"
 
 
 @dataclass(frozen=True)
 class Official:
-    """A file of official weights.
+    """A file of official weights, or a few that belong together.
 
     Attributes:
-        repository: on the Hugging Face hub.
+        repository: on the hub.
         revision: commit it is pinned to.
         file: in the repository.
         sha256: of the file; empty when nobody pinned it.
@@ -28,6 +28,9 @@ class Official:
         elsewhere: where the same file can be had.
         hyperparameters: of the architecture.
         notes: what a user must know.
+        beside: further files, without which the one is not whole.
+        otherwise: the file that holds everything in repositories which have the others not.
+        hub: "huggingface" or "modelscope".
     """
 
     repository: str
@@ -42,6 +45,19 @@ class Official:
     elsewhere: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
+    beside: tuple[str, ...] = ()
+    otherwise: str = ""
+    hub: str = "huggingface"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that belong together."""
+        return (self.file, *self.beside)
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie in the cache of downloads."""
+        return f"{self.repository.replace('/', '--')}/{self.revision}"
 
     @property
     def trust(self) -> str:
@@ -62,7 +78,7 @@ class Official:
             hyperparameters=self.hyperparameters,
             sample_rate=self.sample_rate,
             license=self.license,
-            origin=f"{self.repository} at {self.revision}, {self.file}; {self.trust}",
+            origin=f"{self.repository} at {self.revision}, {', '.join(self.files)}; {self.trust}",
             notes=self.notes,
         )
 
@@ -73,7 +89,7 @@ class Official:
             "task": self.task,
             "repository": self.repository,
             "revision": self.revision,
-            "file": self.file,
+            "file": ", ".join(self.files),
             "sha256": self.sha256 or "not known",
             "bytes": self.bytes or "not known",
             "license": self.license,
@@ -100,6 +116,27 @@ def _fast_conformer(repository: str, licence: str, notes: str) -> Official:
     )
 
 
+def _separator(repository: str, licence: str, hyperparameters: Mapping[str, Any], notes: str) -> Official:
+    """Describe a separator of the standalone MossFormer2, which is kept in three files."""
+    return Official(
+        repository=f"alibabasglab/{repository}",
+        revision="main",
+        file=PARTS[0],
+        sha256="",
+        bytes=0,
+        task="separate",
+        architecture="mossformer2",
+        sample_rate=8_000,
+        license=licence,
+        hyperparameters=hyperparameters,
+        notes=f"MossFormer2, 24 layers. {notes} It needs the whole recording: no live sound.",
+        beside=PARTS[1:],
+        otherwise="pytorch_model.bin",
+    )
+
+
+PARTS = ("encoder.ckpt", "masknet.ckpt", "decoder.ckpt")
+"""Files in which SpeechBrain keeps a separator."""
 LARGE = "115 million parameters, 17 layers; CTC and transducer"
 MEDIUM = "32 million parameters, 16 layers; CTC and transducer; look-ahead 80 ms"
 OFFICIAL = {
@@ -115,6 +152,62 @@ OFFICIAL = {
         license="Apache-2.0",
         elsewhere="ModelScope iic/ClearerVoice-Studio; ModelScope damo/speech_frcrn_ans_cirm_16k is an older training",
         notes="FRCRN of ClearerVoice-Studio. It needs the whole recording: no live sound.",
+    ),
+    "mossformer2.se48k": Official(
+        repository="alibabasglab/MossFormer2_SE_48K",
+        revision="eff8c97925c8bec812af707814b3e5d777fd4503",
+        file="last_best_checkpoint.pt",
+        sha256="03692b9f773bbd6bb43b9c5a41f96b1e28affd66e13796b7bec66ad3d8b227c6",
+        bytes=0,
+        task="enhance",
+        architecture="mossformer2_48k",
+        sample_rate=48_000,
+        license="Apache-2.0",
+        elsewhere="ModelScope iic/ClearerVoice-Studio",
+        hyperparameters={"dither": 1.0, "seed": 0},
+        notes="MossFormer2 of ClearerVoice-Studio for the full band. It needs the whole recording: no live sound. It "
+        "was trained with a little noise (dither 1) before the features, and hears it here too, equal on every run.",
+    ),
+    "mossformer2.ss2_16k": Official(
+        repository="alibabasglab/MossFormer2_SS_16K",
+        revision="407cb030cd66340918ebb6c8cc63b18f8592cdbe",
+        file="last_best_checkpoint.pt",
+        sha256="00a3a48bda492db1e829b85dd443f8f43a43039a3e90f1a24962ea9caf14a11a",
+        bytes=670_353_271,
+        task="separate",
+        architecture="mossformer2",
+        sample_rate=16_000,
+        license="Apache-2.0",
+        elsewhere="ModelScope iic/ClearerVoice-Studio",
+        hyperparameters={"speakers": 2},
+        notes="MossFormer2 of ClearerVoice-Studio, two speakers. It needs the whole recording: no live sound. Two "
+        "thirds of the file are the state of its optimizer, which is not kept.",
+    ),
+    "mossformer2.librimix2": _separator(
+        "mossformer2-librimix-2spk", "of its authors", {"speakers": 2}, "Trained on Libri2Mix: two speakers."
+    ),
+    "mossformer2.wsj0mix3": _separator(
+        "mossformer2-wsj0mix-3spk", "of its authors", {"speakers": 3}, "Trained on WSJ0-3mix: three speakers."
+    ),
+    "mossformer2.whamr2": _separator(
+        "mossformer2-whamr-2spk",
+        "MIT",
+        {"speakers": 2, "masking": False},
+        "Trained on WHAMR!: two speakers in noise and rooms. It maps to the sources directly, without masks.",
+    ),
+    "mossformer2.wsj0mix2": Official(
+        repository="damo/speech_mossformer2_separation_temporal_8k",
+        revision="master",
+        file="pytorch_model.pt",
+        sha256="",
+        bytes=0,
+        task="separate",
+        architecture="mossformer2",
+        sample_rate=8_000,
+        license="of its authors",
+        hyperparameters={"speakers": 2},
+        notes="MossFormer2, 24 layers. Trained on WSJ0-2mix: two speakers. It needs the whole recording.",
+        hub="modelscope",
     ),
     "fastconformer.en_multi": _fast_conformer(
         "stt_en_fastconformer_hybrid_large_streaming_multi",

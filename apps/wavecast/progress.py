@@ -38,9 +38,9 @@ class Progress:
         if self._bars is not None:
             self._bars.stop()
 
-    def file(self, name: str, seconds: float | None) -> "FileProgress":
-        """Begin a file of that many seconds."""
-        return FileProgress(self._bars, self._all, name, seconds)
+    def file(self, name: str, seconds: float | None, counts: bool = True) -> "FileProgress":
+        """Begin a file of that many seconds, or a step before it that does not count for all."""
+        return FileProgress(self._bars, self._all if counts else None, name, seconds)
 
 
 class FileProgress:

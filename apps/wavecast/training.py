@@ -52,6 +52,12 @@ TASKS = {
         "wavecast.apps.forecasting.evaluation:evaluate",
         "wavecast forecast FIELDS --model {}",
     ),
+    "separation": Task(
+        "wavecast.apps.separation.task:SeparationTask",
+        "wavecast.datamodules.separation:SeparationData",
+        "wavecast.apps.separation.evaluation:evaluate",
+        "wavecast separate meeting.wav --model {}",
+    ),
     "transcription": Task(
         "wavecast.apps.transcription.task:TranscriptionTask",
         "wavecast.datamodules.transcription:TranscriptionData",

@@ -1,5 +1,6 @@
 """What the command-line tests share."""
 
+import logging
 import sys
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import soundfile
 
 from kit.command_line import CommandLine
+from kit.hub import Hub, point_to
 
 
 @pytest.fixture
@@ -38,3 +40,25 @@ def streams(monkeypatch):
             monkeypatch.setattr(sys, name, file)
 
     return use
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub on this machine that takes the place of the real one."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session, enable_progress_bars
+    from huggingface_hub.utils.logging import set_verbosity_warning
+
+    set_verbosity_warning()
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])  # they hold the stderr of another test
+    hub = Hub()
+    server = hub.start()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    point_to(hub.url, monkeypatch)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    yield hub
+    close_session()
+    set_verbosity_warning()
+    enable_progress_bars()
+    server.shutdown()
+    server.server_close()

@@ -1,4 +1,5 @@
-"""Whatever is wrong with an input or an output of `wavecast enhance`: a clear word, the right exit code, nothing lost.
+"""Whatever is wrong with an input or an output of `wavecast enhance` and `wavecast separate`: a clear word, the right
+exit code, nothing lost.
 
 Damaged files by the thousand are in properties/test_fuzz_audio.py, models and options in test_bad_options.py.
 """
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from kit.separators import write_separator
 from wavecast.apps.enhancement import recording
 from wavecast.datamodules import audio_files
 
@@ -35,16 +37,64 @@ def noise(samples, channels=1):
     return 0.1 * np.random.default_rng(0).standard_normal((samples, channels))
 
 
+class App:
+    """A command with the options that it needs here.
+
+    Args:
+        wavecast: runs commands.
+        name: of the command.
+        results: what becomes of a name without suffix, for each result.
+        options: of the command.
+    """
+
+    def __init__(self, wavecast, name, results, *options):
+        self.wavecast, self.name, self.results, self.options = wavecast, name, results, options
+
+    def __call__(self, *words):
+        """Run it."""
+        return self.wavecast(self.name, *self.options, *words)
+
+    def fails(self, code, text, *words, hint=""):
+        """Run it; it must fail."""
+        return self.wavecast.fails(code, text, self.name, *self.options, *words, hint=hint)
+
+    def files(self, *inputs):
+        """Name the results of inputs."""
+        pairs = [name.rsplit(".", 1) for name in inputs]
+        return sorted(f"{stem}{result}.{suffix}" for stem, suffix in pairs for result in self.results)
+
+    def result(self, name):
+        """Name the first result of an input."""
+        stem, suffix = name.rsplit(".", 1)
+        return f"{stem}{self.results[0]}.{suffix}"
+
+
+@pytest.fixture(scope="module")
+def separator(tmp_path_factory):
+    return write_separator(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(params=["enhance", "separate"])
+def app(request, wavecast, separator):
+    """The commands that make sound of sound."""
+    if request.param == "enhance":
+        return App(wavecast, "enhance", [".enhanced"])
+    return App(wavecast, "separate", ["_1", "_2"], "--speakers", "2", "--model", separator)
+
+
+enhance = pytest.mark.parametrize("app", ["enhance"], indirect=True)
+
+
 @pytest.fixture
-def refused(wavecast, sound, tmp_path):
-    """Enhance an input that cannot be, between two that can: refused(path, text, hint, *options)."""
+def refused(app, sound, tmp_path):
+    """Work on an input that cannot be, between two that can: refused(path, text, hint, *options)."""
 
     def run(path, text, hint, *options):
         first, last = sound("good/first.wav", seconds=0.1), sound("good/last.flac", seconds=0.1)
-        said = wavecast.fails(1, text, "enhance", first, path, last, "-o", tmp_path / "out", *options, hint=hint)
-        first = "first.enhanced.flac" if "--format" in options else "first.enhanced.wav"
-        assert names(tmp_path / "out") == [first, "last.enhanced.flac"]
-        assert read(tmp_path / "out" / "last.enhanced.flac").shape == (1, 1600)
+        said = app.fails(1, text, first, path, last, "-o", tmp_path / "out", *options, hint=hint)
+        first = "first.flac" if "--format" in options else "first.wav"
+        assert names(tmp_path / "out") == app.files(first, "last.flac")
+        assert read(tmp_path / "out" / app.result("last.flac")).shape == (1, 1600)
         assert "2 done, 1 failed" in said.err
         assert said.err.count("wavecast: error:") == 1
         return said
@@ -53,16 +103,20 @@ def refused(wavecast, sound, tmp_path):
 
 
 @pytest.fixture
-def taken(wavecast, tmp_path):
-    """Enhance an input that is odd but can be: gives the result, the row of the report, and what was said."""
+def taken(app, tmp_path):
+    """Work on an input that is odd but can be: gives the sum of the results, the row of the report, and what was said.
+
+    The row has the path of the first result as "output".
+    """
 
     def run(path, *options):
         report = tmp_path / "report.json"
-        said = wavecast("enhance", path, "-o", f"{tmp_path}/out/", "--json", report, *options)
+        said = app(path, "-o", f"{tmp_path}/out/", "--json", report, *options)
         assert (said.code, said.out) == (0, ""), said
         row = json.loads(report.read_text())
-        assert names(tmp_path / "out") == [pathlib.Path(row["output"]).name]
-        return read(row["output"]), row, said.err
+        results = row.get("outputs") or [row["output"]]
+        assert names(tmp_path / "out") == sorted(pathlib.Path(one).name for one in results)
+        return sum(read(one) for one in results), row | {"output": results[0]}, said.err
 
     return run
 
@@ -162,12 +216,12 @@ def test_truncated_compressed_data_is_refused(refused, sound):
 
 
 @pytest.mark.parametrize("name", ["really.mp3", "really.txt", "really", "really.WAV"])
-def test_a_wrong_extension_does_no_harm(taken, tmp_path, name):
+def test_a_wrong_extension_does_no_harm(app, taken, tmp_path, name):
     """The content counts; the result is named after it."""
     soundfile.write(tmp_path / name, noise(1600), RATE, format="WAV")
     y, row, _ = taken(tmp_path / name)
     assert y.shape == (1, 1600)
-    assert row["output"].lower().endswith("really.enhanced.wav")
+    assert row["output"].lower().endswith(app.result("really.wav"))
     assert soundfile.info(row["output"]).format == "WAV"
 
 
@@ -195,8 +249,9 @@ def test_one_sample(taken, tmp_path, rate):
     assert abs(y[0, 0]) <= 0.5
 
 
+@enhance
 @pytest.mark.parametrize("batch", [1, 2])
-def test_samples_that_are_no_numbers_become_silence_and_spoil_no_others(taken, wavecast, sound, tmp_path, batch):
+def test_samples_that_are_no_numbers_become_silence_and_spoil_no_others(taken, app, sound, tmp_path, batch):
     x = noise(6000).astype(np.float32)
     soundfile.write(tmp_path / "clean.wav", x, RATE, subtype="FLOAT")
     x[3000:3005, 0] = [np.nan, np.inf, -np.inf, 1e38, -1e30]
@@ -205,7 +260,7 @@ def test_samples_that_are_no_numbers_become_silence_and_spoil_no_others(taken, w
     assert row["not_finite_samples"] == 5
     assert "5 samples were not numbers and became 0" in said
     assert np.isfinite(y).all()
-    wavecast("enhance", tmp_path / "clean.wav")
+    app(tmp_path / "clean.wav")
     assert np.allclose(y[0, :2400], read(tmp_path / "clean.enhanced.wav")[0, :2400], atol=1e-6)
     assert np.abs(y[0, 4000:]).max() > 0
 
@@ -224,6 +279,7 @@ def test_digital_silence_stays_silent(taken, tmp_path):
     assert row["level_in"]["peak_db"] is None
 
 
+@enhance
 @pytest.mark.parametrize("offset", [0.5, 1.0, -1.0])
 def test_a_constant_offset_is_no_speech(taken, tmp_path, offset):
     soundfile.write(tmp_path / "offset.wav", np.full(8000, offset), RATE, subtype="FLOAT")
@@ -232,6 +288,7 @@ def test_a_constant_offset_is_no_speech(taken, tmp_path, offset):
     assert np.abs(y[0, 3000:-2000]).max() < 0.1 * abs(offset)
 
 
+@enhance
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "PCM_24", "FLOAT"])
 def test_a_full_scale_square_wave_never_wraps(taken, tmp_path, subtype):
     x = np.where(np.sin(2 * np.pi * 200 * np.arange(16000) / RATE) >= 0, 1.0, -1.0)
@@ -250,6 +307,7 @@ def test_sample_rates_that_are_no_sound(refused, tmp_path, rate):
     refused(tmp_path / "odd.wav", f"a sample rate of {rate} Hz", "is the file's header right?")
 
 
+@enhance
 @pytest.mark.parametrize("shared", ["each", "shared"])
 def test_64_channels(taken, tmp_path, shared):
     soundfile.write(tmp_path / "many.wav", noise(800, 64), RATE, subtype="FLOAT")
@@ -258,6 +316,7 @@ def test_64_channels(taken, tmp_path, shared):
     assert not np.array_equal(y[0], y[63])
 
 
+@enhance
 def test_64_channels_where_the_container_holds_fewer(refused, tmp_path):
     soundfile.write(tmp_path / "many.wav", noise(800, 64), RATE)
     refused(tmp_path / "many.wav", "FLAC cannot hold PCM_16 of 64 channels", "--format", "--format", "flac")
@@ -266,7 +325,7 @@ def test_64_channels_where_the_container_holds_fewer(refused, tmp_path):
 # Outputs.
 
 
-def test_a_target_in_a_read_only_folder(wavecast, sound, tmp_path, monkeypatch):
+def test_a_target_in_a_read_only_folder(app, sound, tmp_path, monkeypatch):
     """Simulated, as root writes everywhere."""
     first, second = sound("a.wav", seconds=0.1), sound("b.wav", seconds=0.1)
     real, tried = os.open, []
@@ -279,25 +338,25 @@ def test_a_target_in_a_read_only_folder(wavecast, sound, tmp_path, monkeypatch):
 
     monkeypatch.setattr(audio_files.os, "open", denied)
     out = tmp_path / "out"
-    said = wavecast.fails(1, "Read-only file system", "enhance", first, second, "-o", out, hint="check the folder")
-    assert str(out / "a.enhanced.wav") in said.err
-    assert names(out) == ["b.enhanced.wav"]
+    said = app.fails(1, "Read-only file system", first, second, "-o", out, hint="check the folder")
+    assert str(out / app.result("a.wav")) in said.err
+    assert names(out) == app.files("b.wav")
 
 
-def test_a_target_below_a_file(wavecast, sound, tmp_path):
+def test_a_target_below_a_file(app, sound, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    words = "enhance", sound(seconds=0.1), "-o", tmp_path / "file" / "y.wav"
-    wavecast.fails(1, f"cannot make the folder {tmp_path / 'file'}: it is a file", *words, hint="choose another name")
+    words = sound(seconds=0.1), "-o", tmp_path / "file" / "y.wav"
+    app.fails(1, f"cannot make the folder {tmp_path / 'file'}: it is a file", *words, hint="choose another name")
     assert (tmp_path / "file").read_text() == "no folder"
 
 
-def test_a_target_that_is_a_folder(wavecast, sound, tmp_path):
-    (tmp_path / "noisy.enhanced.wav").mkdir()
-    wavecast.fails(1, "is a folder", "enhance", sound(seconds=0.1), hint="give a file name")
-    assert names(tmp_path / "noisy.enhanced.wav") == []
+def test_a_target_that_is_a_folder(app, sound, tmp_path):
+    (tmp_path / app.result("noisy.wav")).mkdir()
+    app.fails(1, "is a folder", sound(seconds=0.1), hint="give a file name")
+    assert names(tmp_path / app.result("noisy.wav")) == []
 
 
-def test_a_full_disk(wavecast, sound, tmp_path, monkeypatch):
+def test_a_full_disk(app, sound, tmp_path, monkeypatch):
     """There is room for the first file, not for the second, and again for the third."""
     paths = [sound(f"{name}.wav", seconds=seconds) for name, seconds in (("a", 0.2), ("b", 1.0), ("c", 0.2))]
     real = os.write
@@ -309,102 +368,105 @@ def test_a_full_disk(wavecast, sound, tmp_path, monkeypatch):
 
     monkeypatch.setattr(audio_files.os, "write", limited)
     out = tmp_path / "out"
-    said = wavecast.fails(1, "No space left on device", "enhance", *paths, "-o", out, hint="the space on it")
+    said = app.fails(1, "No space left on device", *paths, "-o", out, hint="the space on it")
     assert "2 done, 1 failed" in said.err
-    assert names(out) == ["a.enhanced.wav", "c.enhanced.wav"]
-    assert read(out / "c.enhanced.wav").shape == (1, 3200)
+    assert names(out) == app.files("a.wav", "c.wav")
+    assert read(out / app.result("c.wav")).shape == (1, 3200)
 
 
-def test_a_full_disk_keeps_what_was_to_be_overwritten(wavecast, sound, tmp_path, monkeypatch):
-    path, target = sound(), tmp_path / "y.wav"
+def test_a_full_disk_keeps_what_was_to_be_overwritten(app, sound, tmp_path, monkeypatch):
+    path, target = sound(), tmp_path / "out" / app.result("noisy.wav")
+    target.parent.mkdir()
     target.write_bytes(b"what was there before")
     monkeypatch.setattr(audio_files.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
-    wavecast.fails(1, "No space", "enhance", path, "-o", target, "--overwrite")
+    app.fails(1, "No space", path, "-o", target.parent, "--overwrite")
     assert target.read_bytes() == b"what was there before"
-    assert names(tmp_path) == ["noisy.wav", "y.wav"]
+    assert names(target.parent) == [target.name]
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_report_to_a_full_disk(wavecast, sound, tmp_path):
+def test_a_report_to_a_full_disk(app, sound, tmp_path):
     path = sound(seconds=0.1)
-    wavecast.fails(
-        1, "cannot write the report /dev/full: No space", "enhance", path, "--json", "/dev/full", "--overwrite"
-    )
-    assert names(tmp_path) == ["noisy.enhanced.wav", "noisy.wav"]
+    app.fails(1, "cannot write the report /dev/full: No space", path, "--json", "/dev/full", "--overwrite")
+    assert names(tmp_path) == sorted([*app.files("noisy.wav"), "noisy.wav"])
 
 
-def test_a_report_that_exists(wavecast, sound, tmp_path):
+def test_a_report_that_exists(app, sound, tmp_path):
     (tmp_path / "r.json").write_text("{}")
-    wavecast.fails(1, "r.json exists", "enhance", sound(), "--json", tmp_path / "r.json", hint="--overwrite")
+    app.fails(1, "r.json exists", sound(), "--json", tmp_path / "r.json", hint="--overwrite")
     assert names(tmp_path) == ["noisy.wav", "r.json"]
 
 
+@enhance
 @pytest.mark.parametrize("output", ["noisy.wav", "./noisy.wav", "link.wav"])
-def test_an_output_that_is_the_input(wavecast, sound, tmp_path, monkeypatch, output):
+def test_an_output_that_is_the_input(app, sound, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
     before = sound().read_bytes()
     (tmp_path / "link.wav").symlink_to("noisy.wav")
-    words = "enhance", "noisy.wav", "-o", output, "--overwrite"
-    wavecast.fails(1, "is an input itself", *words, hint="choose another name")
+    words = "noisy.wav", "-o", output, "--overwrite"
+    app.fails(1, "is an input itself", *words, hint="choose another name")
     assert (tmp_path / "noisy.wav").read_bytes() == before
 
 
-def test_a_template_that_names_the_input(wavecast, sound, tmp_path):
+@enhance
+def test_a_template_that_names_the_input(app, sound, tmp_path):
     before = sound().read_bytes()
-    words = "enhance", tmp_path / "noisy.wav", "--name-template", "{stem}", "--overwrite"
-    wavecast.fails(1, "is an input itself", *words, hint="choose another name")
+    words = tmp_path / "noisy.wav", "--name-template", "{stem}", "--overwrite"
+    app.fails(1, "is an input itself", *words, hint="choose another name")
     assert (tmp_path / "noisy.wav").read_bytes() == before
 
 
-def test_an_output_that_is_another_input(wavecast, sound, tmp_path):
-    sound("a.wav"), sound("a.enhanced.wav")
-    wavecast.fails(1, "a.enhanced.wav is an input itself", "enhance", f"{tmp_path}/*.wav", "--overwrite", hint="-o")
-    assert names(tmp_path) == ["a.enhanced.wav", "a.wav"]
+def test_an_output_that_is_another_input(app, sound, tmp_path):
+    sound("a.wav"), sound(app.result("a.wav"))
+    app.fails(1, f"{app.result('a.wav')} is an input itself", f"{tmp_path}/*.wav", "--overwrite", hint="-o")
+    assert names(tmp_path) == sorted([app.result("a.wav"), "a.wav"])
 
 
-def test_an_output_that_exists(wavecast, sound, tmp_path):
+def test_an_output_that_exists(app, sound, tmp_path):
     first, second = sound("a.wav", seconds=0.1), sound("b.wav", seconds=0.1)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a.enhanced.wav").write_text("mine")
-    words = "enhance", first, second, "-o", tmp_path / "out"
-    said = wavecast.fails(1, "a.enhanced.wav exists", *words, hint="--overwrite")
+    (tmp_path / "out" / app.result("a.wav")).write_text("mine")
+    words = first, second, "-o", tmp_path / "out"
+    said = app.fails(1, f"{app.result('a.wav')} exists", *words, hint="--overwrite")
     assert "1 done, 1 failed" in said.err
-    assert (tmp_path / "out" / "a.enhanced.wav").read_text() == "mine"
-    assert names(tmp_path / "out") == ["a.enhanced.wav", "b.enhanced.wav"]
-    assert wavecast(*words, "--overwrite").code == 0
-    assert read(tmp_path / "out" / "a.enhanced.wav").shape == (1, 1600)
+    assert (tmp_path / "out" / app.result("a.wav")).read_text() == "mine"
+    assert names(tmp_path / "out") == sorted([app.result("a.wav"), *app.files("b.wav")])
+    assert app(*words, "--overwrite").code == 0
+    assert read(tmp_path / "out" / app.result("a.wav")).shape == (1, 1600)
 
 
-def test_a_picture_that_exists_stops_the_work_before_it_begins(wavecast, sound, tmp_path):
+def test_a_picture_that_exists_stops_the_work_before_it_begins(app, sound, tmp_path):
     path = sound(seconds=0.1)
-    (tmp_path / "noisy.enhanced.png").write_text("mine")
-    wavecast.fails(1, "noisy.enhanced.png exists", "enhance", path, "--plot", hint="--overwrite")
-    assert names(tmp_path) == ["noisy.enhanced.png", "noisy.wav"]
+    picture = app.result("noisy.png")
+    (tmp_path / picture).write_text("mine")
+    app.fails(1, f"{picture} exists", path, "--plot", hint="--overwrite")
+    assert names(tmp_path) == sorted([picture, "noisy.wav"])
 
 
-def test_two_inputs_for_one_output_file(wavecast, sound, tmp_path):
-    words = "enhance", sound("a.wav"), sound("b.wav"), "-o", tmp_path / "one.wav"
-    wavecast.fails(2, "2 inputs cannot go to one file", *words, hint=f"give -o {tmp_path / 'one.wav'}/")
+def test_two_inputs_for_one_output_file(app, sound, tmp_path):
+    words = sound("a.wav"), sound("b.wav"), "-o", tmp_path / "one.wav"
+    app.fails(2, "2 inputs cannot go to one file", *words, hint=f"give -o {tmp_path / 'one.wav'}/")
     assert names(tmp_path) == ["a.wav", "b.wav"]
 
 
-def test_two_inputs_that_map_to_one_output(wavecast, sound, tmp_path):
-    words = "enhance", sound("in/a.wav"), sound("in/b.wav"), "-o", f"{tmp_path}/out/", "--name-template", "same"
-    wavecast.fails(1, "two inputs would go to", *words, hint="FOLDER")
+@enhance
+def test_two_inputs_that_map_to_one_output(app, sound, tmp_path):
+    words = sound("in/a.wav"), sound("in/b.wav"), "-o", f"{tmp_path}/out/", "--name-template", "same"
+    app.fails(1, "two inputs would go to", *words, hint="FOLDER")
     assert not (tmp_path / "out").exists()
 
 
-def test_two_inputs_of_one_name_from_two_folders(wavecast, sound, tmp_path):
-    words = "enhance", sound("here/a.wav"), sound("there/a.wav"), "-o", f"{tmp_path}/out/"
-    wavecast.fails(1, "two inputs would go to", *words, hint="FOLDER")
+def test_two_inputs_of_one_name_from_two_folders(app, sound, tmp_path):
+    words = sound("here/a.wav"), sound("there/a.wav"), "-o", f"{tmp_path}/out/"
+    app.fails(1, "two inputs would go to", *words, hint="FOLDER")
     assert not (tmp_path / "out").exists()
 
 
-def test_one_input_named_twice_is_done_once(wavecast, sound, tmp_path, monkeypatch):
+def test_one_input_named_twice_is_done_once(app, sound, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sound("a.wav", seconds=0.1)
     report = tmp_path / "r.json"
-    assert wavecast("enhance", "a.wav", "./a.wav", tmp_path / "a.wav", "--json", report).code == 0
+    assert app("a.wav", "./a.wav", tmp_path / "a.wav", "--json", report).code == 0
     assert len(report.read_text().splitlines()) == 1
 
 
@@ -414,56 +476,57 @@ def test_one_input_named_twice_is_done_once(wavecast, sound, tmp_path, monkeypat
 @pytest.mark.parametrize(
     "name", ["new\nline", "emoji 🎤 ä", "-dash", "--help", "{stem}", "100%s", "[a]*", "a" * 230, "🎤" * 55]
 )
-def test_odd_names(taken, sound, tmp_path, name):
+def test_odd_names(app, taken, sound, tmp_path, name):
     y, row, _ = taken(sound(f"in/{name}.wav", seconds=0.1))
     assert y.shape == (1, 1600)
-    assert row["output"] == str(tmp_path / "out" / f"{name}.enhanced.wav")
+    assert row["output"] == str(tmp_path / "out" / app.result(f"{name}.wav"))
 
 
 @pytest.mark.parametrize("name", ["-dash.wav", "--help.wav", "@list.wav"])
-def test_names_that_begin_like_something_else(wavecast, sound, tmp_path, monkeypatch, name):
+def test_names_that_begin_like_something_else(app, sound, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     sound(name, seconds=0.1)
-    assert wavecast("enhance", "--", name).code == 0
-    assert names(tmp_path) == sorted([name, name.replace(".wav", ".enhanced.wav")])
+    assert app("--", name).code == 0
+    assert names(tmp_path) == sorted([name, *app.files(name)])
 
 
-def test_a_name_that_looks_like_an_option_gets_help(wavecast, sound, tmp_path, monkeypatch):
+def test_a_name_that_looks_like_an_option_gets_help(app, sound, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sound("-dash.wav")
-    wavecast.fails(2, "-dash.wav looks like an option", "enhance", "-dash.wav", hint="./-dash.wav")
-    wavecast.fails(2, "looks like an option", "enhance", "noisy.wav", "-dash.wav", "--quiet", hint="./-dash.wav")
+    app.fails(2, "-dash.wav looks like an option", "-dash.wav", hint="./-dash.wav")
+    app.fails(2, "looks like an option", "noisy.wav", "-dash.wav", "--quiet", hint="./-dash.wav")
 
 
-def test_a_name_that_is_no_text(wavecast, sound, tmp_path):
+def test_a_name_that_is_no_text(app, sound, tmp_path):
     """Bytes that are no UTF-8."""
     sound("in/a.wav", seconds=0.1).rename(tmp_path / "in" / "caf\udce9.wav")
-    words = "enhance", tmp_path / "in", "-o", tmp_path / "out"
-    assert r"caf\xe9.wav -> " in wavecast(*words, "--dry-run").out
-    said = wavecast(*words, "--json", "-", "--quiet")
+    words = tmp_path / "in", "-o", tmp_path / "out"
+    assert r"caf\xe9.wav -> " in app(*words, "--dry-run").out
+    said = app(*words, "--json", "-", "--quiet")
     assert said.code == 0
     assert json.loads(said.out)["input"].endswith("caf\udce9.wav")
-    assert names(tmp_path / "out") == ["caf\udce9.enhanced.wav"]
+    assert names(tmp_path / "out") == app.files("caf\udce9.wav")
 
 
-# Pipes and Ctrl-C; live pipes and readers that leave them are in test_enhance.py.
+# Pipes and Ctrl-C; live pipes and readers that leave them are in test_enhance.py and
+# test_separate.py.
 
 
-def test_a_file_sent_to_a_reader_that_has_left(wavecast, sound, streams):
+def test_a_file_sent_to_a_reader_that_has_left(app, sound, streams):
     out, into = os.pipe()
     os.close(out)
     with os.fdopen(into, "w") as gone:
         streams(stdout=gone)
-        said = wavecast("enhance", sound(), "-o", "-")
+        said = app(sound(), "-o", "-")
     assert (said.code, said.err) == (0, "")
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_stdout_that_takes_no_more(wavecast, sound, streams):
+def test_a_stdout_that_takes_no_more(app, sound, streams):
     with pathlib.Path("/dev/full").open("w") as full:
         streams(stdout=full)
         text = "cannot write to stdout: No space left on device"
-        wavecast.fails(1, text, "enhance", sound(seconds=0.1), "-o", "-", hint="check where it leads")
+        app.fails(1, text, sound(seconds=0.1), "-o", "-", hint="check where it leads")
 
 
 @pytest.mark.parametrize(
@@ -474,14 +537,14 @@ def test_a_stdout_that_takes_no_more(wavecast, sound, streams):
         (b"RIFF\0\0\0\0WAVEfmt ", "the WAV ends before its sound begins", "cut off"),
     ],
 )
-def test_a_pipe_without_sound(wavecast, tmp_path, streams, data, text, hint):
+def test_a_pipe_without_sound(app, tmp_path, streams, data, text, hint):
     (tmp_path / "pipe").write_bytes(data)
     with (tmp_path / "pipe").open() as pipe:
         streams(stdin=pipe)
-        wavecast.fails(1, text, "enhance", "-", hint=hint)
+        app.fails(1, text, "-", hint=hint)
 
 
-def test_ctrl_c_that_a_library_drops(wavecast, sound, tmp_path, monkeypatch, keyboard):
+def test_ctrl_c_that_a_library_drops(app, sound, tmp_path, monkeypatch, keyboard):
     """Pressed while Python clears up an object, where no exception gets out: the work stops at the next block."""
 
     class Cleared:
@@ -491,8 +554,8 @@ def test_ctrl_c_that_a_library_drops(wavecast, sound, tmp_path, monkeypatch, key
     dropped = []
     monkeypatch.setattr(sys, "unraisablehook", dropped.append)
     monkeypatch.setattr(recording.Level, "add", lambda *_: Cleared() and None)
-    said = wavecast("enhance", sound("a.wav", seconds=8), "-o", f"{tmp_path}/out/")
-    assert [one.exc_type for one in dropped] == [KeyboardInterrupt] * 2
+    said = app(sound("a.wav", seconds=8), "-o", f"{tmp_path}/out/")
+    assert {one.exc_type for one in dropped} == {KeyboardInterrupt}
     assert (said.code, said.out) == (130, "")
     assert "wavecast: error: interrupted" in said.err
     assert names(tmp_path / "out") == []

@@ -241,7 +241,7 @@ def test_a_file_named_like_an_official_one_gets_its_name(wavecast, archive, tmp_
 
 def test_a_damaged_download_is_not_kept(wavecast, cache, archive):
     official = OFFICIAL[OFFICIAL_NAME]
-    path = cache.parent / "hub" / official.revision / official.file
+    path = cache.parent / "hub" / official.folder / official.file
     path.parent.mkdir(parents=True)
     path.write_bytes(archive.read_bytes()[:5000])
     wavecast.fails(1, "is truncated", "models", "pull", OFFICIAL_NAME, hint="fetch it again")

@@ -1,6 +1,5 @@
 """`wavecast models` lists, shows, fetches, converts and verifies, and refuses what it should."""
 
-import logging
 import os
 import pickle
 import shutil
@@ -16,7 +15,7 @@ import torch
 from parity.seeded import seeded_state
 from safetensors.torch import load_file, save_file
 
-from kit.hub import Hub
+from kit.hub import Hub, point_to
 from wavecast.apps.enhancement import frcrn_official
 from wavecast.apps.enhancement.frcrn import FRCRN
 from wavecast.cards import Card, build_network, find_model, known_cards, load_network, sha256, shipped_folder
@@ -61,28 +60,6 @@ def shipped(tmp_path):
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    """A hub on this machine that takes the place of the real one."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session, enable_progress_bars
-    from huggingface_hub.utils.logging import set_verbosity_warning
-
-    set_verbosity_warning()
-    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])  # they hold the stderr of another test
-    hub = Hub()
-    server = hub.start()
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    point_to(hub.url, monkeypatch)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    yield hub
-    close_session()
-    set_verbosity_warning()
-    enable_progress_bars()
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
 def pinned(tmp_path, monkeypatch, narrow, state):
     """An official file, and the pin of its hash."""
     path = tmp_path / "elsewhere" / "last_best_checkpoint.pt"
@@ -91,16 +68,6 @@ def pinned(tmp_path, monkeypatch, narrow, state):
     pin = replace(OFFICIAL[NAME], sha256=sha256(path), bytes=path.stat().st_size)
     monkeypatch.setitem(OFFICIAL, NAME, pin)
     return path
-
-
-def point_to(url, monkeypatch):
-    """Make a URL the hub, and its client impatient."""
-    from huggingface_hub import constants
-
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 def folder_with_pointer(path, state, pointer, text="model.ckpt-3-700.pt\n"):
@@ -528,7 +495,7 @@ def test_a_broken_pull_goes_on_the_next_time(wavecast, cache, hub, pinned):
 
 def test_a_pull_that_was_stopped_before_its_last_act(wavecast, cache, hub, pinned):
     """All bytes are there under the temporary name: none is fetched again."""
-    folder = cache.parent / "hub" / OFFICIAL[NAME].revision
+    folder = cache.parent / "hub" / OFFICIAL[NAME].folder
     folder.mkdir(parents=True)
     shutil.copy(pinned, folder / "last_best_checkpoint.pt.part")
     assert wavecast("models", "pull", NAME).code == 0

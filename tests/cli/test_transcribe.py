@@ -15,6 +15,7 @@ import soundfile
 import torch
 
 import wavecast as package
+from kit.separators import write_separator
 from kit.sounds import voice
 from wavecast.apps.transcription.fastconformer import FRAME
 from wavecast.apps.transcription.fastconformer_official import read_transcriber
@@ -22,6 +23,7 @@ from wavecast.apps.transcription.inference import Aligner, Options, Transcriber
 from wavecast.apps.transcription.pool import TranscriptPool
 from wavecast.cards import known_cards, save_model
 from wavecast.core.errors import WavecastError
+from wavecast.core.recorded import Recorded
 
 ARCHIVE = Path(__file__).parents[1] / "parity" / "fastconformer_streaming_tiny.nemo"
 
@@ -135,6 +137,67 @@ def test_channels_are_speakers_or_one_voice(wavecast, talk, model):
     assert {row["speaker"] for row in rows} == {"1", "2"}
     mixed = wavecast("transcribe", path, "--format", "jsonl", "--model", model)
     assert all("speaker" not in json.loads(line) for line in mixed.out.splitlines())
+
+
+@pytest.fixture(scope="module")
+def separators(tmp_path_factory):
+    """Separators: one of whose outputs the second is silent, one for two voices, and one that streams."""
+    folder = tmp_path_factory.mktemp("separators")
+    one, two = write_separator(folder, "one", silent=(1,)), write_separator(folder, "two", rate=16_000)
+    return {"one": one, "two": two, "live": write_separator(folder, "live", causal=True, rate=16_000)}
+
+
+def test_separated_voices_are_speakers(wavecast, talk, model, separators, tmp_path):
+    """They are transcribed as the files of `wavecast separate` would be."""
+    path = talk()
+    words = "transcribe", path, "--model", model, "--format", "jsonl", "--separate-model", separators["two"]
+    said = wavecast(*words, "--json", tmp_path / "r.json")
+    assert said.code == 0
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert wavecast("separate", path, "--model", separators["two"], "--format", "wav", "--subtype", "FLOAT").code == 0
+    files = sorted(tmp_path.glob("talk_*.wav"))
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["speakers"], report["channels"], report["separate_model"]) == (len(files), 1, "mossformer2.two")
+    for number, file in enumerate(files, 1):
+        found = [row["text"] for row in rows if row.get("speaker", "1") == str(number)]
+        assert " ".join(found).split() == wavecast("transcribe", file, "--model", model).out.split()
+
+
+def test_one_speaker_is_transcribed_as_without_separation(wavecast, talk, model, separators):
+    words = "transcribe", talk(), "--model", model
+    plain = wavecast(*words)
+    said = wavecast(*words, "--separate-model", separators["one"])
+    assert "1 output has no voice and is left out" in said.err
+    assert said.out.split() == plain.out.split()
+
+
+@pytest.mark.parametrize("suffix", ["txt", "json", "jsonl", "srt", "vtt", "ctm", "tsv"])
+def test_separated_voices_in_every_format(wavecast, talk, model, separators, tmp_path, suffix):
+    target = tmp_path / f"out.{suffix}"
+    words = "transcribe", talk(seconds=2.0), "-o", target, "--model", model, "--separate-model", separators["two"]
+    assert wavecast(*words).code == 0
+    assert target.stat().st_size
+
+
+def test_live_voices_are_separated(wavecast, talk, model, separators, streams, tmp_path, monkeypatch):
+    monkeypatch.setattr(Recorded, "prepare", lambda *_: None)
+    path = talk(seconds=2.0)
+    words = "--model", model, "--format", "jsonl", "--separate-model"
+    for name, code in (("live", 0), ("two", 1)):
+        with path.open() as pipe:
+            streams(stdin=pipe)
+            said = wavecast("transcribe", "-", *words, separators[name])
+        assert said.code == code
+        if code:
+            assert "needs the whole recording and cannot work live" in said.err
+        else:
+            assert {json.loads(line)["speaker"] for line in said.out.splitlines()} in ({"1"}, {"2"}, {"1", "2"})
+
+
+@pytest.mark.parametrize("words", [("--channels", "each"), ("--verify-streaming",)])
+def test_what_separation_does_not_go_with(wavecast, talk, model, words):
+    text = f"{' '.join(words)} does not"
+    wavecast.fails(2, text, "transcribe", talk(), "--model", model, "--separate", *words, hint="leave one out")
 
 
 def test_events_carry_their_times(wavecast, talk, model):

@@ -19,6 +19,30 @@ def voice(seed: int, seconds: float, rate: int = RATE) -> np.ndarray:
     return np.asarray(0.1 * rhythm * sound, np.float32)
 
 
+def speaker(seed: int, seconds: float, rate: int = RATE, take: int = 0) -> np.ndarray:
+    """Babble vowels with the pitch and the throat of one speaker, at 3 syllables a second: float32 (samples,).
+
+    Other takes of a seed are other words of the same speaker.
+    """
+    body, words = np.random.default_rng(seed), np.random.default_rng([seed, take])
+    pitch, throat = 100 * 2 ** ((seed * 0.45 + body.uniform(0, 0.2)) % 1.3), 0.85 + (seed * 0.13) % 0.4
+    vowels = np.array([[730, 1090], [270, 2290], [300, 870], [530, 1840], [640, 1190]]) * throat
+    syllables = int(3 * seconds) + 1
+    length = round(rate / 3)
+    sound = np.zeros(syllables * length)
+    for number in range(syllables):
+        time = np.arange(length) / rate
+        phase = 2 * np.pi * np.cumsum(pitch * 2 ** (words.normal(0, 0.08) + 0.05 * np.sin(9 * time))) / rate
+        harmonics = np.arange(1, int(0.45 * rate / pitch))
+        formants = vowels[words.integers(5)]
+        shape = sum(1 / (1 + ((harmonics * pitch - formant) / 90) ** 2) for formant in formants) + 0.02
+        tones = np.sin(np.outer(harmonics, phase)) * (shape / np.sqrt(harmonics))[:, None]
+        loud = 0.2 + 0.8 * words.random()
+        sound[number * length : (number + 1) * length] = loud * np.sin(np.pi * time * 3) ** 0.5 * tones.sum(0)
+    sound = sound[: round(seconds * rate)]
+    return np.asarray(0.05 * sound / np.sqrt(np.mean(sound**2)), np.float32)
+
+
 def hiss(seed: int, seconds: float, rate: int = RATE) -> np.ndarray:
     """White noise: float32 (samples,)."""
     return (0.05 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)

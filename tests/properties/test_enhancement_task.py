@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from wavecast.apps.enhancement import metrics
 from wavecast.apps.enhancement.callbacks import ReturnToBest
 from wavecast.apps.enhancement.frcrn import FRCRN
 from wavecast.apps.enhancement.published_loss import ideal_mask, published_loss, si_snr
 from wavecast.apps.enhancement.task import EnhancementTask
+from wavecast.apps.sound import metrics
 from wavecast.core.errors import WavecastError
 from wavecast.core.stream import latency
 from wavecast.optimization import Rate, add_gradient_noise, decay_groups, gradients, plain
@@ -49,7 +49,7 @@ def test_perceptual_scores_rank_and_say_how_to_be_installed(monkeypatch):
     assert math.isnan(metrics.stoi(voice[:1000], voice[:1000]))
     assert math.isnan(metrics.pesq(np.zeros(RATE), np.zeros(RATE)))
     with pytest.raises(ValueError, match="16000 Hz"):
-        metrics.pesq(voice, voice, 8000)
+        metrics.pesq(voice, voice, 44_100)
 
     def missing(name):
         raise ModuleNotFoundError(name)

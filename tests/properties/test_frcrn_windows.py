@@ -7,21 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from wavecast.apps.enhancement.frcrn import FRCRN
+from wavecast.apps.enhancement.frcrn import FRCRN, official_padding
 from wavecast.apps.enhancement.frcrn_fast import FastFRCRN
-from wavecast.apps.enhancement.frcrn_windows import (
-    CONTEXT,
-    FADE,
-    LEVEL,
-    Windows,
-    official_gain,
-    official_padding,
-    pass_bytes,
-)
+from wavecast.apps.enhancement.frcrn_windows import LEVEL, official_gain, pass_bytes
 from wavecast.core.block import Block
 from wavecast.core.state import State
+from wavecast.core.windows import Windows
 
 SECOND = 16000
+CONTEXT, FADE = FRCRN.plan.context, FRCRN.plan.fade
 WINDOW = 4 * SECOND
 STEP = WINDOW - 2 * CONTEXT - FADE
 
@@ -45,6 +39,10 @@ class Recorder(Block):
         return y, ()
 
 
+def windows(network: Block, gain: Tensor | None = None, seconds: float = 30, whole: bool = False) -> Windows:
+    return Windows(network, FRCRN.plan.lasting(seconds, SECOND), gain, whole=whole)
+
+
 def through(windows: Windows, x: Tensor, size: int) -> Tensor:
     pieces = [piece for part in x.split(size, 1) for piece in windows.push(part)] if x.shape[1] else []
     return torch.cat([x[:, :0], *pieces, *windows.flush()], 1)
@@ -60,7 +58,7 @@ def test_every_length_comes_back_whole(samples: int) -> None:
     outputs = []
     for size in (10**6, 7777):
         network = Recorder().eval()
-        outputs.append(through(Windows(network, seconds=4), x, size))
+        outputs.append(through(windows(network, seconds=4), x, size))
         torch.testing.assert_close(outputs[-1], 2 * x)
         assert all(length <= WINDOW + 640 + 28000 for length in network.lengths)
         if samples > WINDOW:
@@ -72,7 +70,7 @@ def test_every_length_comes_back_whole(samples: int) -> None:
 def test_context_hides_the_ends_of_windows() -> None:
     """What a window says about its first and last half second is not heard, except at the ends of the signal."""
     x = torch.randn(1, 4 * WINDOW + 100)
-    y = through(Windows(Recorder(CONTEXT).eval(), seconds=4), x, 50000)
+    y = through(windows(Recorder(CONTEXT).eval(), seconds=4), x, 50000)
     inner = slice(CONTEXT, -CONTEXT - 320)
     torch.testing.assert_close(y[:, inner], 2 * x[:, inner])
 
@@ -80,14 +78,14 @@ def test_context_hides_the_ends_of_windows() -> None:
 def test_whole_is_one_pass() -> None:
     network = Recorder().eval()
     x = torch.randn(1, 3 * WINDOW)
-    torch.testing.assert_close(through(Windows(network, seconds=4, whole=True), x, 30000), 2 * x)
+    torch.testing.assert_close(through(windows(network, seconds=4, whole=True), x, 30000), 2 * x)
     assert network.lengths == [640 + 3 * WINDOW + official_padding(3 * WINDOW)]
 
 
 def test_a_flushed_object_begins_anew() -> None:
-    windows = Windows(Recorder().eval(), seconds=4)
+    stream = windows(Recorder().eval(), seconds=4)
     x = torch.randn(1, 2 * WINDOW)
-    assert torch.equal(through(windows, x, 9999), through(windows, x, 9999))
+    assert torch.equal(through(stream, x, 9999), through(stream, x, 9999))
 
 
 def test_gain_goes_in_and_comes_out() -> None:
@@ -98,16 +96,16 @@ def test_gain_goes_in_and_comes_out() -> None:
 
     network = Loud().eval()
     x = torch.ones(2, 1000) * torch.tensor([[0.5], [0.01]])
-    y = through(Windows(network, torch.tensor([2.0, 100.0])), x, 1000)
+    y = through(windows(network, torch.tensor([2.0, 100.0])), x, 1000)
     torch.testing.assert_close(network.peaks, torch.tensor([1.0, 1.0]))
     torch.testing.assert_close(y, x)
 
 
 def test_training_mode_and_short_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="training mode"):
-        Windows(Recorder())
+        windows(Recorder())
     with pytest.raises(ValueError, match=r"too short\nhint: at least 3\.0 s"):
-        Windows(Recorder().eval(), seconds=2)
+        windows(Recorder().eval(), seconds=2)
 
 
 def gain_as_specified(x: np.ndarray) -> float:
@@ -153,9 +151,9 @@ def test_silence_stays_silent_and_the_network_is_used() -> None:
     network = FastFRCRN(FRCRN(4, taps=5, reduction=2).eval())
     silence = torch.zeros(1, SECOND)
     gain = torch.from_numpy(official_gain(lambda: iter([silence.numpy()])))
-    assert torch.equal(through(Windows(network, gain), silence, 4000), silence)
+    assert torch.equal(through(windows(network, gain), silence, 4000), silence)
     x = torch.randn(1, 9 * SECOND)
-    y = through(Windows(network, seconds=4), x, 10000)
+    y = through(windows(network, seconds=4), x, 10000)
     assert y.shape == x.shape
     assert torch.isfinite(y).all()
 

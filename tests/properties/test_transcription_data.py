@@ -10,6 +10,7 @@ import torch
 from kit.sounds import RATE, hiss, voice, write_folder
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.clips import open_clips
+from wavecast.datamodules.holdout import voices_of
 from wavecast.datamodules.items import Onward
 from wavecast.datamodules.mixing import Chances, Surroundings, active_level
 from wavecast.datamodules.rooms import Rooms
@@ -20,7 +21,6 @@ from wavecast.datamodules.transcription import (
     Utterances,
     cut,
     nested_share,
-    voices_of,
 )
 
 NEVER = Chances(**{**dict.fromkeys(Chances.__dataclass_fields__, 0.0), "clean": 1.0})

@@ -1,4 +1,4 @@
-"""How good an enhanced signal is: SI-SDR and SNR in the suite, PESQ and STOI where their packages are installed."""
+"""How good a processed voice is: SI-SDR and SNR in the suite, PESQ and STOI where their packages are installed."""
 
 from importlib import import_module
 from types import ModuleType
@@ -12,6 +12,7 @@ from wavecast.core.errors import WavecastError
 
 EPSILON = 1e-8  # no ratio beyond 80 dB
 TINY = 1e-20
+BANDS = {16_000: "wb", 8_000: "nb"}  # of PESQ, by sample rate
 
 
 def si_sdr(estimate: Any, clean: Any) -> Tensor:
@@ -48,22 +49,22 @@ def level(sound: Any) -> Tensor:
 
 
 def pesq(estimate: np.ndarray, clean: np.ndarray, sample_rate: int = 16_000) -> float:
-    """Score by wideband PESQ (ITU-T P.862.2), 1.0 to 4.64: (samples,) each, 16 kHz.
+    """Score by PESQ, wideband at 16 kHz (ITU-T P.862.2, 1.0 to 4.64) and narrowband at 8 kHz (P.862): (samples,) each.
 
     Returns:
         The score; not a number where PESQ finds no speech, or silence.
 
     Raises:
         WavecastError: the package is not installed.
-        ValueError: the sample rate is not 16 kHz.
+        ValueError: the sample rate is another.
     """
     package = _needed("pesq")
-    if sample_rate != 16_000:
-        raise ValueError(f"wideband PESQ needs 16000 Hz, got {sample_rate}\nhint: resample both signals first")
+    if sample_rate not in BANDS:
+        raise ValueError(f"PESQ needs 16000 Hz or 8000 Hz, got {sample_rate}\nhint: resample both signals first")
     if not (np.any(clean) and np.any(estimate)):
         return float("nan")
     try:
-        return float(package.pesq(sample_rate, clean, estimate, "wb"))
+        return float(package.pesq(sample_rate, clean, estimate, BANDS[sample_rate]))
     except package.PesqError:
         return float("nan")
 

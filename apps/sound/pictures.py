@@ -1,6 +1,8 @@
-"""Pictures: spectrograms and levels before and after."""
+"""Pictures of sounds that belong together: their spectrograms, and their levels in one diagram."""
 
 import io
+from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,14 @@ from wavecast.cards import write_whole
 from wavecast.core.errors import WavecastError
 
 LONGEST = 120  # seconds drawn; a longer recording shows its beginning
+COLORS = ("#b0533c", "#2a6f97", "#6a994e", "#8e6c8a", "#bc8034")
 
 
-def plot_before_after(before: np.ndarray, after: np.ndarray, sample_rate: int, path: Path, title: str) -> None:
-    """Draw spectrograms and levels of a recording before and after, as PNG.
+def draw_sounds(sounds: Mapping[str, np.ndarray], sample_rate: int, path: Path, title: str) -> None:
+    """Draw spectrograms and levels of some sounds of one length, as PNG.
 
     Args:
-        before: (samples,).
-        after: (samples,).
+        sounds: (samples,) by name.
         sample_rate: in hertz.
         path: of the picture.
         title: above it.
@@ -29,20 +31,20 @@ def plot_before_after(before: np.ndarray, after: np.ndarray, sample_rate: int, p
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise WavecastError("--plot needs matplotlib", "pip install 'wavecast[plot]'") from None
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
+    count = len(sounds)
+    figure = Figure(figsize=(11, 2.1 + 2.7 * count), layout="constrained")
+    axes = figure.subplots(count + 1, 1, sharex=True, height_ratios=[*[3] * count, 1.4])
     figure.suptitle(title)
-    for axis, x, name in zip(axes, (before, after), ("before", "after"), strict=False):
+    for axis, (name, x), color in zip(axes, sounds.items(), cycle(COLORS), strict=False):
         picture = _spectrogram(axis, x, sample_rate)
         axis.set_ylabel(f"{name}\nfrequency in kHz")
-    figure.colorbar(picture, ax=axes[:2], label="dB below full scale")
-    for x, name, color in ((before, "before", "#b0533c"), (after, "after", "#2a6f97")):
-        axes[2].plot(*_levels(x, sample_rate), color=color, label=name, linewidth=1)
-    axes[2].set(ylabel="level in dB", xlabel="seconds", ylim=(-90, 0))
-    axes[2].legend(loc="lower right")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_whole(path, picture.getvalue())
+        axes[-1].plot(*_levels(x, sample_rate), color=color, label=name, linewidth=1)
+    figure.colorbar(picture, ax=axes[:-1], label="dB below full scale")
+    axes[-1].set(ylabel="level in dB", xlabel="seconds", ylim=(-90, 0))
+    axes[-1].legend(loc="lower right")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    write_whole(path, drawn.getvalue())
 
 
 def _spectrogram(axis: Any, x: np.ndarray, sample_rate: int) -> Any:
@@ -63,19 +65,23 @@ def _levels(x: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Drawn:
-    """Mono sound before and after, as much as a picture shows."""
+    """Mono sounds, as much of them as a picture shows, in the order in which they come.
+
+    Args:
+        sample_rate: in hertz.
+    """
 
     def __init__(self, sample_rate: int) -> None:
-        self._rate, self._left = sample_rate, [LONGEST * sample_rate] * 2
-        self._pieces: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self._rate = sample_rate
+        self._pieces: dict[str, list[np.ndarray]] = {}
 
-    def add(self, *blocks: np.ndarray) -> None:
-        """Take the next block before and after."""
-        for side, x in enumerate(blocks):
-            self._pieces[side].append(np.nan_to_num(x[:, : self._left[side]].mean(0)))
-            self._left[side] = max(0, self._left[side] - x.shape[1])
+    def add(self, name: str, x: np.ndarray) -> None:
+        """Take the next block of a sound: (channels, samples)."""
+        pieces = self._pieces.setdefault(name, [np.zeros(0, np.float32)])
+        left = LONGEST * self._rate - sum(map(len, pieces))
+        if left > 0 and x.shape[1]:
+            pieces.append(np.nan_to_num(x[:, :left].mean(0)))
 
     def draw(self, path: Path, title: str) -> None:
         """Draw the picture."""
-        before, after = (np.concatenate(pieces) for pieces in self._pieces)
-        plot_before_after(before, after, self._rate, path, title)
+        draw_sounds({name: np.concatenate(x) for name, x in self._pieces.items()}, self._rate, path, title)

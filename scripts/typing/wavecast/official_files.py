@@ -1,0 +1,1 @@
+../../../apps/wavecast/official_files.py

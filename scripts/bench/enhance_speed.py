@@ -218,9 +218,10 @@ def windowed_network(whole: bool = False) -> Callable:
     """Give what the command does with files."""
     import torch
 
-    from wavecast.apps.enhancement.frcrn_windows import Windows
+    from wavecast.core.windows import Windows
 
-    windows = Windows(fast_network(), whole=whole)
+    network = fast_network()
+    windows = Windows(network, network.plan, whole=whole)
 
     def enhance(x: torch.Tensor) -> torch.Tensor:
         pieces = [piece for part in x.split(RATE, 1) for piece in windows.push(part)]

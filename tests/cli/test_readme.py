@@ -30,7 +30,7 @@ def folder(tmp_path):
     sound = 0.1 * np.random.default_rng(0).standard_normal(16000)
     (tmp_path / "recordings" / "deep").mkdir(parents=True)
     names = ["noisy.wav", "a.flac", "b.ogg", "recordings/x.wav", "recordings/deep/y.wav"]
-    names += ["talk.wav", "talks/one.wav", "talks/two.wav"]
+    names += ["talk.wav", "talks/one.wav", "talks/two.wav", "meeting.wav", "call.wav", "calls/one.wav"]
     names += [f"voices/speaker{i}/a.wav" for i in range(20)] + [f"noises/{i}.wav" for i in range(20)]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +83,10 @@ def test_commands_of_the_readme(block, folder):
         assert "2m_temperature" in (folder / "t2m.csv").read_text()
     if "talks/" in block:
         assert sorted(path.name for path in (folder / "text").iterdir()) == ["one.srt", "two.srt"]
+    if "calls/" in block:
+        assert (folder / "meeting_1.wav").exists()
+        assert (folder / "separated" / "one_1.wav").exists()
+        assert soundfile.info(folder / "voices.wav").samplerate == 16000
     if "recordings/" in block:
         assert (folder / "clean" / "deep" / "y.enhanced.wav").exists()
         assert (folder / "out" / "a.enhanced.png").exists()

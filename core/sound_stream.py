@@ -41,6 +41,19 @@ def check_rate(rate: int, doing: str) -> None:
         raise WavecastError(f"a sample rate of {rate} Hz", hint)
 
 
+def check_sound(x: np.ndarray) -> None:
+    """Refuse an array that is no sound.
+
+    Raises:
+        ValueError: it is not floating, or has another number of axes.
+    """
+    if x.ndim not in (1, 2) or x.dtype.kind != "f":
+        raise ValueError(
+            f"expected floats of shape (samples,) or (channels, samples), got {x.dtype} {x.shape}\n"
+            "hint: integers as x.astype('float32') / 32768; a channel axis goes first"
+        )
+
+
 class SoundStream:
     """A signal on its way: resampled, processed, resampled back, and what a subclass does with it then.
 

@@ -34,7 +34,7 @@ from wavecast.core.high_band import HighBand
 from wavecast.core.mossformer_fast import FastMossFormer
 from wavecast.core.pool import Pool
 from wavecast.core.recorded import Recorded
-from wavecast.core.sound_stream import Pieces, SoundStream, check_rate, soft_peaks
+from wavecast.core.sound_stream import Pieces, SoundStream, check_rate, check_sound, soft_peaks
 from wavecast.core.stream import Stream, latency
 from wavecast.core.windows import Plan, Windows
 
@@ -142,11 +142,7 @@ class Enhancer:
         if isinstance(x, Tensor):
             y = self(x.detach().cpu().numpy(), sample_rate, options)
             return torch.as_tensor(y, dtype=x.dtype, device=x.device)
-        if x.ndim not in (1, 2) or x.dtype.kind != "f":
-            raise ValueError(
-                f"expected floats of shape (samples,) or (channels, samples), got {x.dtype} {x.shape}\n"
-                "hint: integers as x.astype('float32') / 32768; a channel axis goes first"
-            )
+        check_sound(x)
         channels = np.atleast_2d(x).astype(np.float32)
         stream = self.stream(len(channels), sample_rate, options, self.input_gain(lambda: [channels]), live=False)
         y = np.concatenate([stream.push(channels), stream.flush()], 1)

@@ -32,7 +32,7 @@ from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.high_band import HighBand
 from wavecast.core.recorded import Recorded
-from wavecast.core.sound_stream import SoundStream, check_rate, soft_peaks
+from wavecast.core.sound_stream import SoundStream, check_rate, check_sound, soft_peaks
 from wavecast.core.stream import Stream, latency
 from wavecast.core.windows import Plan
 
@@ -133,11 +133,7 @@ class Separator:
         if isinstance(x, Tensor):
             y = self(x.detach().cpu().numpy(), sample_rate, options)
             return torch.as_tensor(y, dtype=x.dtype, device=x.device)
-        if x.ndim not in (1, 2) or x.dtype.kind != "f":
-            raise ValueError(
-                f"expected floats of shape (samples,) or (channels, samples), got {x.dtype} {x.shape}\n"
-                "hint: integers as x.astype('float32') / 32768; a channel axis goes first"
-            )
+        check_sound(x)
         options, channels = options or Options(), np.atleast_2d(x)
         stream = self.stream(len(channels), sample_rate, options, live=False)
         y = np.concatenate([stream.push(channels), stream.flush()], 2)

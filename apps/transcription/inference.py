@@ -34,6 +34,7 @@ from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.recorded import Recorded
 from wavecast.core.resample import Resampler
+from wavecast.core.sound_stream import check_sound
 from wavecast.core.state import State, own
 from wavecast.core.stream import Stream, flushed_denormals
 
@@ -242,11 +243,7 @@ class Transcriber:
             WavecastError: the sample rate is out of range, or the options do not fit the model.
         """
         array = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
-        if array.ndim not in (1, 2) or array.dtype.kind != "f":
-            raise ValueError(
-                f"expected floats of shape (samples,) or (channels, samples), got {array.dtype} {array.shape}\n"
-                "hint: integers as x.astype('float32') / 32768; a channel axis goes first"
-            )
+        check_sound(array)
         channels = np.atleast_2d(array)
         stream = self.stream(len(channels), sample_rate, options)
         return Transcript((*stream.push(channels), *stream.flush()))

@@ -1,6 +1,5 @@
 """`wavecast train separation` and `wavecast evaluate separation`: recipes, resuming, models, two processes."""
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -9,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import yaml
 
 from kit.ranks import launch
 from kit.sounds import hiss, voice, write_folder
+from kit.training import rows, sound_sources, weights, write_recipe
 from wavecast import training
 from wavecast.cards import find_model, load_network
 from wavecast.main import main
@@ -58,31 +57,15 @@ def work(tmp_path, monkeypatch, sounds):
     return tmp_path
 
 
-def sources(sounds, kinds=("speech", "noise", "validation_speech", "validation_noise")):
-    places = {kind: sounds / ("voices" if "speech" in kind else "noises") for kind in kinds}
-    return [f"--data.{kind}=[{place}]" for kind, place in places.items()]
-
-
-def recipe(work, **changes):
+def recipe(**changes):
     """Write the tiny recipe with changes; the words that name it."""
-    path = work / "tiny.yaml"
-    path.write_text(yaml.safe_dump(training.merged(TINY, changes)))
-    return ["--config", str(path)]
-
-
-def rows(path):
-    with path.open() as lines:
-        return list(csv.DictReader(lines))
-
-
-def weights(path):
-    return torch.load(path, weights_only=True)["state_dict"]
+    return write_recipe(TINY, changes)
 
 
 def test_a_run_logs_draws_and_its_checkpoint_is_a_model(work, sounds, capsys):
     pictures = [{"class_path": "wavecast.apps.separation.callbacks.SpectrogramPictures", "init_args": {"count": 1}}]
-    words = recipe(work, trainer={"max_epochs": 2, "callbacks": pictures}, model={"name": "mine"})
-    assert main(["train", "separation", *words, *sources(sounds), "--run", "run"]) == 0
+    words = recipe(trainer={"max_epochs": 2, "callbacks": pictures}, model={"name": "mine"})
+    assert main(["train", "separation", *words, *sound_sources(sounds), "--run", "run"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert "val_si_sdr_gain" in err
@@ -112,7 +95,7 @@ def test_every_shipped_recipe_takes_a_training_step(name, work, sounds):
     if settings["data"].get("mixtures"):
         words += [f"--data.{kind}={sounds / 'tr'}" for kind in ("mixtures", "validation_mixtures")]
     else:
-        words += sources(sounds)
+        words += sound_sources(sounds)
     assert main(["train", "separation", *words]) == 0
     saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 1
@@ -123,7 +106,7 @@ def test_every_shipped_recipe_takes_a_training_step(name, work, sounds):
 def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(work, sounds):
     """Interrupted in the middle of the second epoch, with dropout and averaged weights."""
     model = {"network": {"dropout": 0.2}, "average_decay": 0.5}
-    words = [*recipe(work, model=model, trainer={"max_steps": 11, "max_epochs": -1}), *sources(sounds), "--quiet"]
+    words = [*recipe(model=model, trainer={"max_steps": 11, "max_epochs": -1}), *sound_sources(sounds), "--quiet"]
     assert main(["train", "separation", *words, "--run", "whole"]) == 0
     interrupt = "[{class_path: kit.interrupt.Interrupt, init_args: {at: 6}}]"
     assert main(["train", "separation", *words, "--run", "part", "--trainer.callbacks", interrupt]) == 130
@@ -136,7 +119,7 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(work,
 
 
 def test_warm_start_from_a_run(work, sounds, capsys):
-    words = [*recipe(work), *sources(sounds), "--quiet"]
+    words = [*recipe(), *sound_sources(sounds), "--quiet"]
     assert main(["train", "separation", *words, "--run", "a"]) == 0
     begun = ["--model.init_from", "a", "--model.learning_rate", "0"]
     assert main(["train", "separation", *words, *begun, "--run", "b"]) == 0
@@ -172,7 +155,7 @@ def test_warm_start_from_a_run(work, sounds, capsys):
     ],
 )
 def test_bad_words_say_what_to_type(work, sounds, capsys, monkeypatch, words, code, message):
-    tiny = recipe(work)
+    tiny = recipe()
     monkeypatch.chdir(sounds)
     assert main(["train", "separation", *tiny, "--run", str(work / "run"), *words]) == code
     out, err = capsys.readouterr()
@@ -182,7 +165,7 @@ def test_bad_words_say_what_to_type(work, sounds, capsys, monkeypatch, words, co
 
 
 def test_evaluate_prints_a_table_and_json(work, sounds, capsys):
-    words = [*recipe(work), *sources(sounds), "--quiet"]
+    words = [*recipe(), *sound_sources(sounds), "--quiet"]
     assert main(["train", "separation", *words, "--run", "run"]) == 0
     capsys.readouterr()
     words += ["--model", "run/checkpoints/last.ckpt", "--scores", "[si_sdr]"]
@@ -199,7 +182,7 @@ def test_evaluate_prints_a_table_and_json(work, sounds, capsys):
 
 
 def test_evaluate_recorded_mixtures_and_refuse_what_does_not_fit(work, sounds, capsys):
-    words = [*recipe(work), *sources(sounds), "--quiet"]
+    words = [*recipe(), *sound_sources(sounds), "--quiet"]
     assert main(["train", "separation", *words, "--run", "run"]) == 0
     capsys.readouterr()
     given = ["--model", "run", "--scores", "[si_sdr]", f"--data.validation_mixtures={sounds / 'tr'}"]
@@ -219,7 +202,7 @@ def test_evaluate_recorded_mixtures_and_refuse_what_does_not_fit(work, sounds, c
 
 def test_two_processes_hear_what_one_would(work, sounds):
     """Two ranks of batch 1 see the items of one process of batch 2, and their averaged gradients are its gradients."""
-    words = [*recipe(work, model={"network": {"dropout": 0.0}}), *sources(sounds)]
+    words = [*recipe(model={"network": {"dropout": 0.0}}), *sound_sources(sounds)]
     assert main(["train", "separation", *words, "--run", "one", "--quiet"]) == 0
     two = ["--run", "two", "--data.batch_size", "1", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     for (out, err), code in launch(2, ["train", "separation", *words, *two], work):

@@ -1,6 +1,5 @@
 """`wavecast train` and `wavecast evaluate`: recipes, resuming, early stop, checkpoints as models, two processes."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import yaml
 
 from kit.ranks import launch
 from kit.sounds import hiss, voice, write_folder
+from kit.training import rows, sound_sources, weights, write_recipe
 from wavecast import training
 from wavecast.cards import find_model, load_network
 from wavecast.main import main
@@ -54,31 +53,15 @@ def work(tmp_path, monkeypatch, sounds):
     return tmp_path
 
 
-def sources(sounds, kinds=("speech", "noise", "validation_speech", "validation_noise")):
-    places = {kind: sounds / ("voices" if "speech" in kind else "noises") for kind in kinds}
-    return [f"--data.{kind}=[{place}]" for kind, place in places.items()]
-
-
-def recipe(work, **changes):
+def recipe(**changes):
     """Write the tiny recipe with changes; the words that name it."""
-    path = work / "tiny.yaml"
-    path.write_text(yaml.safe_dump(training.merged(TINY, changes)))
-    return ["--config", str(path)]
-
-
-def rows(path):
-    with path.open() as lines:
-        return list(csv.DictReader(lines))
-
-
-def weights(path):
-    return torch.load(path, weights_only=True)["state_dict"]
+    return write_recipe(TINY, changes)
 
 
 def test_everything_a_run_writes_lies_in_its_folder_and_the_checkpoint_is_a_model(work, sounds, capsys):
     pictures = [{"class_path": "wavecast.apps.enhancement.callbacks.SpectrogramPictures", "init_args": {"count": 1}}]
-    words = recipe(work, trainer={"max_epochs": 2, "callbacks": pictures}, model={"name": "mine", "perceptual": 1})
-    assert main(["train", "enhancement", *words, *sources(sounds)]) == 0
+    words = recipe(trainer={"max_epochs": 2, "callbacks": pictures}, model={"name": "mine", "perceptual": 1})
+    assert main(["train", "enhancement", *words, *sound_sources(sounds)]) == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert "val_si_sdr" in err
@@ -114,10 +97,10 @@ def test_every_shipped_recipe_takes_a_training_step(name, work, sounds):
     words += [
         f"--data.{kind}={sounds / 'pairs.scp'}" for kind in ("pairs", "validation_pairs") if settings["data"].get(kind)
     ]
-    words += sources(sounds) if settings["data"].get("speech") else []
+    words += sound_sources(sounds) if settings["data"].get("speech") else []
     if settings["model"].get("init_from"):
-        begun = [*recipe(work), *PUBLISHED, "--run", "first", "--quiet"]
-        assert main(["train", "enhancement", *begun, *sources(sounds)]) == 0
+        begun = [*recipe(), *PUBLISHED, "--run", "first", "--quiet"]
+        assert main(["train", "enhancement", *begun, *sound_sources(sounds)]) == 0
         words += ["--model.init_from", "first/checkpoints/last.ckpt"]
     assert main(["train", "enhancement", *words]) == 0
     saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)
@@ -128,7 +111,7 @@ def test_every_shipped_recipe_takes_a_training_step(name, work, sounds):
 def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(work, sounds):
     """Interrupted in the middle of the second epoch, with gradient noise and averaged weights."""
     model = {"gradient_noise": 0.01, "average_decay": 0.5}
-    words = [*recipe(work, model=model, trainer={"max_steps": 11, "max_epochs": -1}), *sources(sounds), "--quiet"]
+    words = [*recipe(model=model, trainer={"max_steps": 11, "max_epochs": -1}), *sound_sources(sounds), "--quiet"]
     assert main(["train", "enhancement", *words, "--run", "whole"]) == 0
     interrupt = "[{class_path: kit.interrupt.Interrupt, init_args: {at: 6}}]"
     assert main(["train", "enhancement", *words, "--run", "part", "--trainer.callbacks", interrupt]) == 130
@@ -149,8 +132,8 @@ def test_early_stop(work, sounds):
         "init_args": {"monitor": "val_loss", "patience": 2},
     }
     changes = {"trainer": {"max_epochs": 20, "callbacks": [stop]}, "model": {"learning_rate": 0.0}}
-    words = recipe(work, **changes, data={"items": 2})
-    assert main(["train", "enhancement", *words, *sources(sounds), "--run", "run"]) == 0
+    words = recipe(**changes, data={"items": 2})
+    assert main(["train", "enhancement", *words, *sound_sources(sounds), "--run", "run"]) == 0
     validated = [row for row in rows(Path("run") / "metrics.csv") if row["val_loss"]]
     assert 3 <= len(validated) < 20
 
@@ -167,7 +150,7 @@ def test_bad_words_say_what_to_type(work, sounds, capsys):
         (["train", "enhancement", "--model.loss", "published"], 1, "has no mask of that kind\nhint:", ""),
         (["train", "enhancement", "--model.architecture", "frcm"], 1, "unknown architecture 'frcm'", ""),
         (
-            ["evaluate", "enhancement", "--scores", "[mos]", *sources(sounds, ["validation_speech"])],
+            ["evaluate", "enhancement", "--scores", "[mos]", *sound_sources(sounds, ["validation_speech"])],
             2,
             "no score 'mos'",
             "",
@@ -197,7 +180,7 @@ def test_help_of_both_commands(work, capsys):
 
 
 def test_warm_start_refuses_another_architecture(work, sounds, capsys):
-    words = [*recipe(work), *sources(sounds), "--quiet"]
+    words = [*recipe(), *sound_sources(sounds), "--quiet"]
     assert main(["train", "enhancement", *words, "--run", "a"]) == 0
     begun = ["--model.init_from", "a/checkpoints/last.ckpt"]
     assert main(["train", "enhancement", *words, *begun, "--model.network.hidden", "16"]) == 1
@@ -207,10 +190,10 @@ def test_warm_start_refuses_another_architecture(work, sounds, capsys):
 
 
 def test_evaluate_prints_a_table_and_json(work, sounds, capsys):
-    words = [*recipe(work), *sources(sounds), "--quiet", "--run", "run"]
+    words = [*recipe(), *sound_sources(sounds), "--quiet", "--run", "run"]
     assert main(["train", "enhancement", *words]) == 0
     capsys.readouterr()
-    words = [*recipe(work), *sources(sounds), "--model", "run/checkpoints/last.ckpt", "--scores", "[si_sdr, stoi]"]
+    words = [*recipe(), *sound_sources(sounds), "--model", "run/checkpoints/last.ckpt", "--scores", "[si_sdr, stoi]"]
     assert main(["evaluate", "enhancement", *words]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["snr", "items", "si_sdr", "stoi"]
@@ -227,7 +210,7 @@ def test_evaluate_prints_a_table_and_json(work, sounds, capsys):
 
 def test_two_processes_hear_what_one_would(work, sounds):
     """Two ranks of batch 1 see the items of one process of batch 2, and their averaged gradients are its gradients."""
-    words = [*recipe(work, model={"loss": "si_snr"}), *sources(sounds)]
+    words = [*recipe(model={"loss": "si_snr"}), *sound_sources(sounds)]
     assert main(["train", "enhancement", *words, "--run", "one", "--quiet"]) == 0
     two = ["--run", "two", "--data.batch_size", "1", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     for (out, err), code in launch(2, ["train", "enhancement", *words, *two], work):

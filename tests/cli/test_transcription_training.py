@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-import yaml
 
 from kit.ranks import launch
 from kit.sounds import RATE, hiss, voice, write_folder
+from kit.training import rows, write_recipe
 from wavecast import training
 from wavecast.apps.transcription.fastconformer_official import write_transcriber
 from wavecast.apps.transcription.tokenizer import load_tokenizer
@@ -59,20 +59,14 @@ def work(tmp_path, monkeypatch, spoken):
     return tmp_path
 
 
-def recipe(work, spoken, **changes):
+def recipe(spoken, **changes):
     """Write the tiny recipe with changes; the words that name it and its data."""
-    path = work / "tiny.yaml"
-    path.write_text(yaml.safe_dump(training.merged(TINY, changes)))
-    return ["--config", str(path), f"--data.speech=[{spoken / 'talks.csv'}]", f"--data.noise=[{spoken / 'noises'}]"]
+    data = [f"--data.speech=[{spoken / 'talks.csv'}]", f"--data.noise=[{spoken / 'noises'}]"]
+    return [*write_recipe(TINY, changes), *data]
 
 
 def train(*words):
     return main(["train", "transcription", *words, "--quiet"])
-
-
-def rows(path):
-    with path.open() as lines:
-        return list(csv.DictReader(lines))
 
 
 def loaded(run):
@@ -80,7 +74,7 @@ def loaded(run):
 
 
 def test_a_checkpoint_is_a_model_with_its_tokenizer_and_the_log_has_the_rates_of_both_heads(work, spoken):
-    words = recipe(work, spoken, trainer={"max_epochs": 2}, model={"ctc_only_steps": 5, "name": "mine"})
+    words = recipe(spoken, trainer={"max_epochs": 2}, model={"ctc_only_steps": 5, "name": "mine"})
     assert train(*words, "--run", "run") == 0
     logged = [row for row in rows(Path("run/metrics.csv")) if row["val_loss"]]
     assert len(logged) == 2
@@ -104,7 +98,7 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(work,
     """In the middle of the second epoch, with dropout, look-aheads, masks, dither, averaged weights, both losses."""
     changes = {"model": {"average_decay": 0.5, "ctc_only_steps": 2}, "trainer": {"max_steps": 9, "max_epochs": -1}}
     changes["checkpoint"] = {"save_top_k": -1}  # else the last one is written only when validation got better
-    words = recipe(work, spoken, **changes)
+    words = recipe(spoken, **changes)
     assert train(*words, "--run", "whole") == 0
     interrupt = "[{class_path: kit.interrupt.Interrupt, init_args: {at: 6}}]"
     assert train(*words, "--run", "part", "--trainer.callbacks", interrupt) == 130
@@ -129,7 +123,7 @@ def one_thread():
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_learn_what_one_does_that_accumulates_two_batches(work, spoken):
     """CTC alone first, so that the transducer's parameters have no gradient of their own for a step."""
-    words = recipe(work, spoken, model={"ctc_only_steps": 1})
+    words = recipe(spoken, model={"ctc_only_steps": 1})
     assert train(*words, "--run", "one", "--trainer.accumulate_grad_batches", "2") == 0
     two = ["--run", "two", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     for (out, err), code in launch(2, ["train", "transcription", *words, *two], work):
@@ -169,10 +163,10 @@ def test_the_small_recipe_is_small():
 
 def test_fine_tuning_keeps_tokenizer_and_shapes(work, spoken, capsys):
     """From a checkpoint, and from an official archive of the same model."""
-    assert train(*recipe(work, spoken), "--run", "a") == 0
+    assert train(*recipe(spoken), "--run", "a") == 0
     card = find_model("a/checkpoints/last.ckpt")
     write_transcriber(load_network(card), card, load_tokenizer(card), Path("a.nemo"))
-    words = recipe(work, spoken, model={"network": None, "learning_rate": 0.0, "pieces": 30}, data={"batches": 1})
+    words = recipe(spoken, model={"network": None, "learning_rate": 0.0, "pieces": 30}, data={"batches": 1})
     first = loaded("a")
     for number, source in enumerate(["a/checkpoints/last.ckpt", "a.nemo"]):
         assert train(*words, "--model.init_from", source, "--run", f"b{number}") == 0
@@ -186,7 +180,7 @@ def test_fine_tuning_keeps_tokenizer_and_shapes(work, spoken, capsys):
 
 
 def test_bad_words_say_what_to_type(work, spoken, capsys):
-    data = recipe(work, spoken)
+    data = recipe(spoken)
     cases = [
         (["train", "transcription"], 1, "there is nothing to train on\nhint: give --data.speech"),
         (["train", "transcription", *data, "--model.tokenizer", "no.model"], 1, "there is no tokenizer no.model"),
@@ -204,7 +198,7 @@ def test_bad_words_say_what_to_type(work, spoken, capsys):
 
 def test_evaluate_repeats_the_rate_of_validation_and_its_totals_are_those_of_its_files(work, spoken, capsys):
     """Validation encodes padded batches, evaluation streams: both find the same words."""
-    words = recipe(work, spoken, model={"ctc_only_steps": 99}, data={"batches": 30})
+    words = recipe(spoken, model={"ctc_only_steps": 99}, data={"batches": 30})
     assert train(*words, "--run", "run") == 0
     logged = [row for row in rows(Path("run/metrics.csv")) if row["val_wer"]][-1]
     model = ["--model", "run/checkpoints/last.ckpt", "--quiet"]
@@ -224,7 +218,7 @@ def test_evaluate_repeats_the_rate_of_validation_and_its_totals_are_those_of_its
 
 
 def test_evaluate_a_manifest_prints_tables_and_draws(work, spoken, capsys):
-    assert train(*recipe(work, spoken), "--run", "run") == 0
+    assert train(*recipe(spoken), "--run", "run") == 0
     capsys.readouterr()
     words = ["evaluate", "transcription", str(spoken / "talks.csv"), "--model", "run", "--look-ahead", "240"]
     assert main([*words, "--files", "--plot", "rates.png", "--json", "rates.jsonl", "--quiet"]) == 0

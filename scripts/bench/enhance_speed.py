@@ -70,7 +70,8 @@ def main() -> None:
             row["times_less"] = row["clearvoice"]["cpu_per_second"] / row["wavecast"]["cpu_per_second"]
             rows.append(row)
             print(json.dumps(row))
-    result = {**facts(), "agreement": error, "rows": rows, "windows": windows_against_whole(pythons["wavecast"])}
+    windows = {**facts(), **windows_against_whole(pythons["wavecast"])}
+    result = {**facts(), "agreement": error, "rows": rows, "windows": windows}
     streaming = measured(pythons["wavecast"], "stream", 60, 1)
     if streaming:
         result["stream"] = streaming

@@ -76,7 +76,8 @@ def windows() -> str:
         return ""
     return (
         f"On {found['seconds']} s, windows of 30 s differ from one pass by {found['difference_db']:.0f} dB of the "
-        f"result's level and take {found['windows']['peak_gb']:.1f} GB instead of {found['whole']['peak_gb']:.1f} GB."
+        f"result's level (random weights) and take {found['windows']['peak_gb']:.1f} GB instead of "
+        f"{found['whole']['peak_gb']:.1f} GB. `scripts/bench/enhance_speed.py`, {source(found)}."
     )
 
 

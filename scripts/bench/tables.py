@@ -183,7 +183,7 @@ def moving_mnist() -> str:
 def separation() -> str:
     """Say what the shipped separator gains on voices that it was never trained on."""
     result = read("separate_quality")
-    names = {"dry": "fully overlapping, dry", "varied": "as in training"}
+    names = {"dry": "fully overlapping, dry", "varied": "turns, rooms, noise"}
     lines = [
         "| two speakers | mixture | separated | gain | of real voices | of synthetic ones |",
         "|---|---|---|---|---|---|",
@@ -191,9 +191,9 @@ def separation() -> str:
     for name, title in names.items():
         groups = result["sets"][name]
         gains = {kind: one["separated"]["si_sdr"] - one["mixture"]["si_sdr"] for kind, one in groups.items()}
-        whole = groups["all"]
+        before, after = (groups["all"][side]["si_sdr"] for side in ("mixture", "separated"))
         lines.append(
-            f"| {title} | {whole['mixture']['si_sdr']:.1f} | {whole['separated']['si_sdr']:.1f} | {gains['all']:.1f} "
+            f"| {title} | {round(before, 1) + 0.0:.1f} | {after:.1f} | {gains['all']:.1f} "
             f"| {gains['real']:.1f} | {gains['synthetic']:.1f} |"
         )
     single, items = result["sets"]["single"]["single speaker"], result["sets"]["dry"]["all"]["items"]

@@ -2,7 +2,8 @@
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ def measure(model: str | None, device: str, seconds: int) -> Iterator[dict[str, 
     enhancer = Enhancer.load(model, device)
     x = np.random.default_rng(0).normal(0, 0.05, (1, seconds * enhancer.sample_rate)).astype(np.float32)
     blocks = [enhancer.block, 4 * enhancer.block, 64 * enhancer.block] if enhancer.streams else [x.shape[1]]
+    gain = enhancer.input_gain(lambda: [x])
     for block in blocks:
         options = Options(block=block if enhancer.streams else None)
         with flushed_denormals():
-            calls, wall, cpu = time_calls(enhancer, x, block, options)
+            begin = partial(enhancer.stream, options=options, gain=gain)
+            calls, wall, cpu = time_calls(begin, x, block)
         yield {
             "model": enhancer.card.name,
             "threads": torch.get_num_threads(),
@@ -46,13 +49,16 @@ def measure(model: str | None, device: str, seconds: int) -> Iterator[dict[str, 
         }
 
 
-def time_calls(enhancer: Any, x: np.ndarray, block: int, options: Any) -> tuple[list[float], float, float]:
-    """Time every push of a stream of any model for sound: seconds of each, wall and processor seconds of all."""
-    gain = enhancer.input_gain(lambda: [x])
-    warm = enhancer.stream(options=options, gain=gain)
+def time_calls(begin: Callable[[], Any], x: np.ndarray, block: int) -> tuple[list[float], float, float]:
+    """Time every push of a stream of any model for sound, which `begin` begins.
+
+    Returns:
+        Seconds of each push, wall and processor seconds of all.
+    """
+    warm = begin()
     warm.push(x[:, : 4 * block])
     warm.flush()
-    stream = enhancer.stream(options=options, gain=gain)
+    stream = begin()
     begun, cpu, calls = time.perf_counter(), time.process_time(), []
     for start in range(0, x.shape[1], block):
         at = time.perf_counter()

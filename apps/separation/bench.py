@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def live_blocks(separator: Separator, seconds: int) -> Iterator[dict[str, Any]]:
     x = noise(separator, seconds)
     for block in (separator.block, 4 * separator.block, 64 * separator.block):
         with flushed_denormals():
-            calls, wall, cpu = time_calls(separator, x, block, Options(block=block))
+            calls, wall, cpu = time_calls(partial(separator.stream, options=Options(block=block)), x, block)
         yield {
             "block": block,
             "latency_ms": round(1000 * (separator.latency + block - separator.block) / separator.sample_rate, 1),

@@ -11,7 +11,6 @@
 Whole arrays and files go through the same stream, so both give the same bytes.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -142,16 +141,11 @@ class Separator:
         y = y if x.ndim == 2 and options.channels == "each" else y[:, 0]
         return y.astype(x.dtype)
 
-    def input_gain(self, blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray | None:
-        """Give none: every window is brought to the network's level by itself, and its voices to the input's."""
-        return None
-
     def stream(
         self,
         channels: int = 1,
         sample_rate: int | None = None,
         options: Options | None = None,
-        gain: np.ndarray | None = None,
         live: bool = True,
     ) -> "SeparatorStream":
         """Begin a signal that comes in pieces.
@@ -160,7 +154,6 @@ class Separator:
             channels: of it.
             sample_rate: in hertz; the network's by default.
             options: what is wanted of the result.
-            gain: from `input_gain`; not needed.
             live: get ready first, so that no push takes longer than the others.
 
         Raises:

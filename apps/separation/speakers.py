@@ -10,7 +10,7 @@ import numpy as np
 
 from wavecast.apps.separation.inference import Options, Separator, SeparatorStream
 from wavecast.apps.separation.presence import Voice, choose_results
-from wavecast.apps.sound.recording import BLOCK, blocks, blocks_anew, check_one_pass
+from wavecast.apps.sound.recording import BLOCK, blocks, check_one_pass
 from wavecast.console import say
 from wavecast.core.errors import WavecastError, listed
 from wavecast.core.stream import flushed_denormals
@@ -108,8 +108,7 @@ class Separating:
             seconds = model.plan.window / model.sample_rate
             needed = f"windows of {seconds:.0f} s need {pass_bytes(model, seconds) / 1e9:.1f} GB for any length"
             check_one_pass(info, partial(pass_bytes, model), f"leave --whole out: {needed}")
-        gain = None if model.streams else model.input_gain(blocks_anew(source, self.raw))
-        return model.stream(info.channels, info.sample_rate, self.options, gain, live=live)
+        return model.stream(info.channels, info.sample_rate, self.options, live=live)
 
     def tell(self, name: str, stream: SeparatorStream, voices: Sequence[Voice]) -> None:
         """Say which outputs were left out, and where it is not certain who is who."""

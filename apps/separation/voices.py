@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wavecast.core.kaldi import mel_triangles
+
 FRAME, HOP = 0.048, 0.016  # seconds; a frame holds three periods of the lowest pitch
 LOWEST, HIGHEST = 62.0, 400.0  # pitch in hertz
 BANDS, CEPSTRA = 24, 16
@@ -61,7 +63,8 @@ class Analyzer:
         self.length = 1 << (2 * self.frame - 1).bit_length()  # twice the frame: correlation without wrapping
         self.window = np.hanning(self.frame + 2)[1:-1].astype(np.float32)
         frequency = np.arange(self.length // 2 + 1) * rate / self.length
-        self.bank = mel_bank(frequency, min(BAND_HIGH, 0.475 * rate)).astype(np.float32)
+        bank = mel_triangles(rate, BANDS, self.length, BAND_LOW, min(BAND_HIGH, 0.475 * rate))
+        self.bank = bank.numpy().astype(np.float32)
         bands = np.arange(BANDS) + 0.5
         self.cosines = np.sqrt(2 / BANDS) * np.cos(np.pi / BANDS * np.outer(bands, np.arange(1, CEPSTRA + 1)))
         self.low = (frequency < PITCH_BAND).astype(np.float32)
@@ -100,19 +103,6 @@ class Analyzer:
         running = np.concatenate([np.zeros((*x.shape[:-1], 1)), running], -1)
         starts = np.arange(count) * self.hop
         return np.maximum(running[..., starts + self.frame] - running[..., starts], 0) / self.frame
-
-
-def mel_bank(frequency: np.ndarray, highest: float) -> np.ndarray:
-    """Build triangular bands, equally spaced in mel: (frequencies, BANDS)."""
-    edges = np.linspace(mel(BAND_LOW), mel(highest), BANDS + 2)
-    at = mel(frequency)[:, None]
-    rising, falling = (at - edges[:-2]) / (edges[1:-1] - edges[:-2]), (edges[2:] - at) / (edges[2:] - edges[1:-1])
-    return np.clip(np.minimum(rising, falling), 0, None)
-
-
-def mel(frequency: np.ndarray | float) -> np.ndarray:
-    """Convert hertz to mel."""
-    return 1127 * np.log1p(np.asarray(frequency) / 700)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class SoundPictures(Callback):
 
     def sounds(self, batch: Mapping[str, Tensor], outputs: Tensor, row: int) -> Mapping[str, Tensor]:
         """Name the sounds of a row of a batch, each (samples,), in the order in which they are drawn."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.sounds")
 
     def on_validation_batch_end(
         self,

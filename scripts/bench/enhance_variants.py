@@ -18,7 +18,7 @@ import torch
 from facts import facts
 
 from wavecast.apps.enhancement.bench import time_calls
-from wavecast.apps.enhancement.inference import Enhancer, Options
+from wavecast.apps.enhancement.inference import Enhancer
 
 HERE = Path(__file__).resolve().parent
 BATCH, SECONDS = 4, 2.0  # of training crops
@@ -75,7 +75,7 @@ def cost(checkpoint: Path) -> dict[str, float]:
     """Count parameters in millions, and measure live processor seconds per second of sound."""
     enhancer = Enhancer.load(str(checkpoint), "cpu")
     sound = (0.05 * torch.randn(1, 20 * enhancer.sample_rate)).numpy()
-    _, _, cpu = time_calls(enhancer, sound, enhancer.block, Options())
+    _, _, cpu = time_calls(enhancer.stream, sound, enhancer.block)
     return {
         "parameters_m": sum(p.numel() for p in enhancer.network.parameters()) / 1e6,
         "live_cpu_per_second": cpu / 20,

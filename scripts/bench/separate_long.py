@@ -28,6 +28,7 @@ from torch import Tensor
 from wavecast.apps.separation.inference import Options, Separator
 from wavecast.apps.separation.separated_windows import plan_of
 from wavecast.apps.separation.voices import CEPSTRA, VOICED, Analyzer
+from wavecast.apps.sound.metrics import si_sdr
 from wavecast.cards import Card
 from wavecast.core.block import Block
 from wavecast.core.state import State
@@ -124,12 +125,6 @@ def choose_pairs(clips: dict[str, Clips], count: int, seed: int) -> list[tuple[s
     return chosen + [pairs[k] for k in draw.choice(len(pairs), count // 2, replace=False)]
 
 
-def si_sdr(estimate: np.ndarray, target: np.ndarray) -> float:
-    """Give the scale-invariant signal-to-distortion ratio in decibels."""
-    scaled = target * (estimate @ target) / (target @ target + 1e-12)
-    return float(10 * np.log10((scaled @ scaled + 1e-12) / (np.square(estimate - scaled).sum() + 1e-12)))
-
-
 def count_swaps(found: np.ndarray, sources: np.ndarray, second: int) -> tuple[int, float, list[int]]:
     """Compare who is who second by second. Speakers who are silent in it are in any order.
 
@@ -162,7 +157,9 @@ def measure(separator: Separator, sources: np.ndarray) -> dict[str, Any]:
     found = np.concatenate([*pieces, stream.flush()], 2)[:, 0]
     swaps, wrong, order = count_swaps(found, sources, separator.sample_rate)
     gains = [
-        si_sdr(found[order[k]], s) - si_sdr(mixture, s) for k, s in enumerate(sources) if np.square(s).mean() > 1e-9
+        float(si_sdr(found[order[k]], s) - si_sdr(mixture, s))
+        for k, s in enumerate(sources)
+        if np.square(s).mean() > 1e-9
     ]
     return {
         "seams": len(stream.seams),

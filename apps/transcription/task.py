@@ -12,12 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wavecast.apps.sound.task import SoundTask
 from wavecast.apps.transcription.decoding import Decoder, GreedyCTC, GreedyTransducer
 from wavecast.apps.transcription.error_rates import word_errors
+from wavecast.apps.transcription.initialization import set_prior, standardize_frames, start_hearing
 from wavecast.apps.transcription.losses import Mean, ctc_loss, transducer_loss
 from wavecast.apps.transcription.tokenizer import Tokenizer, load_tokenizer, train
 from wavecast.cards import TOKENIZER, Card, find_model, load_network, load_strict, packed
@@ -27,8 +28,6 @@ from wavecast.datamodules.transcription import TranscriptionData
 from wavecast.optimization import plain
 
 SAMPLE_RATE = 16_000
-FEATURE_MEAN, FEATURE_DEVIATION = -11.5, 4.0
-"""Of log-mel features of speech between -45 and -15 dB, as measured on augmented speech of the corpus."""
 
 
 class TranscriptionTask(SoundTask):
@@ -86,7 +85,7 @@ class TranscriptionTask(SoundTask):
         **optimization: Any,
     ) -> None:
         chosen: dict[str, Any] = {"weight_decay": weight_decay, "schedule": schedule, "last_rate": last_rate}
-        super().__init__(**chosen, **optimization)
+        super().__init__(betas=betas, **chosen, **optimization)
         self.tokenizer: Tokenizer | None = None
         self.spec_augment = SpecAugment(bands, band_width, stretches, stretch_share, seed)
         self.sets: list[str] = []
@@ -119,7 +118,7 @@ class TranscriptionTask(SoundTask):
             self._begin_at_priors(data)
 
     def _begin_at_priors(self, data: TranscriptionData) -> None:
-        """Count the classes, and let a fresh network begin at their frequencies and at features of no offset.
+        """Let a fresh network begin at the frequencies of the classes, and hear.
 
         Without it, the first thing that the loss asks for is the same output at every frame, and a network that is
         driven there fast no longer hears its input.
@@ -131,6 +130,9 @@ class TranscriptionTask(SoundTask):
         if self.network.joint is not None:
             set_prior(self.network.joint.output, tokens, frames)
         start_hearing(self.network, centered=bool(self.card.hyperparameters.get("normalize")))
+        if data.train_batches is not None:
+            batch = data.train_batches.item(0)
+            standardize_frames(self.network, torch.from_numpy(batch["sound"]), torch.from_numpy(batch["lengths"]))
 
     def _new_counts(self, texts: list[str]) -> np.ndarray:
         """Count how often each token occurs."""
@@ -265,13 +267,6 @@ class TranscriptionTask(SoundTask):
             for row in (f"val_{head}", f"val_{head}_{name}"):
                 self._sums[self.means.index(row)] += self._sums.new_tensor([errors.count, errors.length])
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Build optimizer and schedule, with this task's betas."""
-        configured = super().configure_optimizers()
-        for group in configured["optimizer"].param_groups:
-            group["betas"] = tuple(self.hparams["betas"])
-        return configured
-
     def _schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         options = self.hparams
         if options["schedule"] != "noam":
@@ -313,39 +308,6 @@ class Noam:
         count = step + 1
         share = min(1 / sqrt(count), count / self.warmup**1.5) / sqrt(self.width)
         return max(self.lowest, share) if count > self.warmup else share
-
-
-@torch.no_grad()
-def set_prior(head: nn.Linear, tokens: np.ndarray, blanks: float) -> None:
-    """Set the bias of a fresh output layer to the logarithm of how often each class occurs, the blank last."""
-    counts = np.append(tokens + 0.5, max(blanks, 1.0))
-    head.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
-
-
-@torch.no_grad()
-def start_hearing(network: nn.Module, centered: bool) -> None:
-    """Let the convolutions of a fresh network keep the sound (He et al. 2015).
-
-    With torch's default weights it shrinks at every stage, until the biases drown it: the output is the same for every
-    utterance, and what stands behind learns nothing.
-
-    Args:
-        network: its convolutions over time and frequency, the first on log-mel features.
-        centered: the features have mean 0 and deviation 1; else those of FEATURE_MEAN and FEATURE_DEVIATION.
-    """
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    for module in convolutions:
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.zeros_(module.bias)
-    if not centered:
-        center_inputs(convolutions[0], FEATURE_MEAN, FEATURE_DEVIATION)
-
-
-@torch.no_grad()
-def center_inputs(convolution: nn.Conv2d, mean: float, deviation: float) -> None:
-    """Let a fresh convolution give what it would give for inputs of mean 0 and deviation 1."""
-    convolution.weight /= deviation
-    convolution.bias -= mean * convolution.weight.sum((1, 2, 3))
 
 
 def read_model(source: str) -> tuple[dict[str, Any], Tokenizer, dict[str, Tensor]]:

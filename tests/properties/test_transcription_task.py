@@ -9,15 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from wavecast.apps.transcription.fastconformer import FastConformer
+from wavecast.apps.transcription.initialization import center_inputs, set_prior, standardize_frames, start_hearing
 from wavecast.apps.transcription.losses import averaged, ctc_loss, item_losses, parts, transducer_loss
-from wavecast.apps.transcription.task import (
-    Noam,
-    TranscriptionTask,
-    center_inputs,
-    read_model,
-    set_prior,
-    start_hearing,
-)
+from wavecast.apps.transcription.task import Noam, TranscriptionTask, read_model
 from wavecast.apps.transcription.transducer import Joint
 from wavecast.core.errors import WavecastError
 from wavecast.core.stream import latency
@@ -203,6 +198,21 @@ def test_a_fresh_network_hears_what_torch_would_let_it_drown():
     drowned = spread()
     start_hearing(subsampling, centered=False)
     assert spread() > 2 * drowned
+
+
+@torch.no_grad()
+def test_frames_enter_the_layers_standardized():
+    torch.manual_seed(0)
+    network = FastConformer(20, width=16, layers=1, heads=2, subsampling_channels=4).eval()
+    sound, lengths = torch.randn(3, 16_000), torch.tensor([16_000, 9_000, 12_345])
+    standardize_frames(network, sound, lengths)
+    subsampling = network.get_submodule("encoder.subsampling")
+    rows = []
+    for one, length in zip(sound, lengths, strict=True):  # each by itself, without padding
+        rows.append(subsampling(network.get_submodule("features")(one[None, :length])[0])[0][0])
+    frames = torch.cat(rows)
+    torch.testing.assert_close(frames.mean(0), torch.zeros(16), rtol=0, atol=1e-4)
+    torch.testing.assert_close(frames.std(0, correction=0), torch.ones(16), rtol=1e-3, atol=0)
 
 
 def test_latency_is_the_block_and_what_is_held_back():

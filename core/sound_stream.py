@@ -1,6 +1,6 @@
 """Sound of any rate on its way through a network of one rate: what the streams of all apps for sound have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -52,6 +52,55 @@ def check_sound(x: np.ndarray) -> None:
             f"expected floats of shape (samples,) or (channels, samples), got {x.dtype} {x.shape}\n"
             "hint: integers as x.astype('float32') / 32768; a channel axis goes first"
         )
+
+
+def silenced(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Take samples that are not finite, or impossibly loud, for 0; give how many there were, too."""
+    bad = ~(np.abs(x) <= LOUDEST)
+    return (np.where(bad, 0, x), int(bad.sum())) if bad.any() else (x, 0)
+
+
+class SoundInput:
+    """A signal on its way into a network: pieces of any size and rate become sound that the network can hear.
+
+    Args:
+        channels: of what is pushed.
+        rate: of the signal in hertz.
+        network_rate: of the network.
+
+    Attributes:
+        taken: samples in, of each channel.
+        replaced: samples that were not finite, or impossibly loud, and were taken for 0.
+    """
+
+    def __init__(self, channels: int, rate: int, network_rate: int) -> None:
+        self._channels, self._rate = channels, rate
+        self._down = Resampler(rate, network_rate, channels)
+        self.taken = self.replaced = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of sound taken."""
+        return self.taken / self._rate
+
+    def push(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        """Take float (channels, n), n of any size; give what is finished, float32 (channels, m), piece by piece.
+
+        Raises:
+            ValueError: x has another number of channels.
+        """
+        if x.ndim != 2 or len(x) != self._channels:
+            raise ValueError(f"expected ({self._channels}, samples), got {x.shape}")
+        for start in range(0, x.shape[1], PIECE):
+            piece, bad = silenced(x[:, start : start + PIECE])
+            self.taken += piece.shape[1]
+            self.replaced += bad
+            yield self._down.push(piece.astype(np.float32))
+
+    def flush(self) -> np.ndarray:
+        """End the signal and give the rest; afterwards the next one can begin."""
+        self.taken = 0
+        return self._down.flush()
 
 
 class SoundStream:
@@ -116,10 +165,8 @@ class SoundStream:
         return np.concatenate(parts, 1) if parts else np.zeros((self._rows, 0), np.float32)
 
     def _push(self, x: np.ndarray) -> np.ndarray:
-        bad = ~(np.abs(x) <= LOUDEST)
-        if bad.any():
-            self.replaced += int(bad.sum())
-            x = np.where(bad, 0, x)
+        x, bad = silenced(x)
+        self.replaced += bad
         x = self.prepare(x.astype(np.float32))
         self.taken += x.shape[1]
         self._dry.put(x)

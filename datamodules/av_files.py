@@ -119,18 +119,8 @@ def open_av_pipe(descriptor: int, begun: bytes) -> AVReader:
     Raises:
         WavecastError: it is no sound, or of a kind that needs seeking.
     """
-
-    class Pipe:
-        """What PyAV reads from: a file without seek."""
-
-        source = ByteSource(descriptor, begun)
-
-        def read(self, size: int) -> bytes:
-            """Read what has arrived."""
-            return self.source.some(size)
-
     try:
-        container = av.open(Pipe(), mode="r")
+        container = av.open(ByteSource(descriptor, begun), mode="r")
     except (av.error.FFmpegError, ValueError) as error:
         hint = "raw samples need --raw ENCODING:RATE, as in --raw s16le:16000; some containers must be files"
         raise WavecastError("the input is no sound that can be read from a pipe", hint) from error

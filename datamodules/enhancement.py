@@ -16,6 +16,7 @@ from wavecast.datamodules.clips import Attributes, Clips, open_clips, open_pairs
 from wavecast.datamodules.holdout import held_out
 from wavecast.datamodules.items import Item, ItemsData, Source
 from wavecast.datamodules.mixing import Chances, NoisySpeech
+from wavecast.datamodules.noises import without_keys
 from wavecast.datamodules.rooms import Rooms
 
 logger = logging.getLogger(__name__)
@@ -192,17 +193,17 @@ class EnhancementData(ItemsData):
     def _mixtures(self, speech: Clips | None, noise: Clips | None, seconds: float, seed: int) -> NoisySpeech:
         if speech is None:
             raise WavecastError("there are no voices", "give --data.speech FOLDER")
-        keys = noise.where(only={"source": self.keys}) if noise else None
+        others, keys = without_keys(noise, self.keys)
         return NoisySpeech(
             speech,
-            noise.where(exclude={"source": self.keys}).balanced("source") if noise else None,
+            others,
             seconds=seconds,
             seed=seed,
             sample_rate=self.sample_rate,
             snr=self.snr,
             level=self.level,
             noises_at_once=self.noises_at_once,
-            keys=keys or None,
+            keys=keys,
             rooms=Rooms(self.rooms, seed, self.sample_rate, self.t60),
             chances=self.chances,
         )

@@ -4,7 +4,7 @@ Every maker takes a generator, a number of samples and a sample rate, and gives 
 are drawn as spectra and transformed once, which makes a second of noise in well under a millisecond.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import fft, signal
@@ -204,6 +204,22 @@ def chain(rng: np.random.Generator, samples: int, clips: Clips) -> np.ndarray:
         if done >= samples:
             break
     return sound
+
+
+def without_keys(noise: Clips | None, sources: Sequence[str]) -> tuple[Clips | None, Clips | None]:
+    """Set recordings of single keystrokes apart from other noises.
+
+    Args:
+        noise: recordings of noises.
+        sources: values of the attribute `source` that mark keystrokes.
+
+    Returns:
+        The other noises, evened out by source, and the keystrokes; None where there is none.
+    """
+    if noise is None:
+        return None, None
+    others, keys = noise.where(exclude={"source": sources}), noise.where(only={"source": sources})
+    return others.balanced("source") if len(others) else None, keys if len(keys) else None
 
 
 def typing(rng: np.random.Generator, samples: int, keys: Clips) -> np.ndarray:

@@ -106,6 +106,10 @@ class ByteSource:
             return data
         return os.read(self.descriptor, min(most, MOST_BYTES))
 
+    def read(self, size: int) -> bytes:
+        """Read what has arrived; PyAV reads so from what cannot seek."""
+        return self.some(size)
+
     def exactly(self, count: int) -> bytes:
         """Read that much, or less at the end."""
         parts: list[bytes] = []

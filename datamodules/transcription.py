@@ -25,6 +25,7 @@ from wavecast.datamodules.holdout import held_out, voices_of
 from wavecast.datamodules.items import Item, ItemsData, Onward
 from wavecast.datamodules.manifests import TextStyle, normalize, open_manifest
 from wavecast.datamodules.mixing import Chances, Surroundings
+from wavecast.datamodules.noises import without_keys
 from wavecast.datamodules.rooms import Rooms
 
 logger = logging.getLogger(__name__)
@@ -308,15 +309,15 @@ class TranscriptionData(ItemsData):
     def _surroundings(self, voices: Clips) -> Surroundings:
         parts = [open_clips(source, self.sample_rate, self.cache) for source in self.noise]
         noise = Clips.join(parts) if parts else None
-        keys = noise.where(only={"source": self.keys}) if noise else None
+        others, keys = without_keys(noise, self.keys)
         return Surroundings(
-            noise.where(exclude={"source": self.keys}).balanced("source") if noise else None,
+            others,
             voices,
             sample_rate=self.sample_rate,
             snr=self.snr,
             level=self.level,
             noises_at_once=self.noises_at_once,
-            keys=keys or None,
+            keys=keys,
             rooms=Rooms(self.rooms, self.seed, self.sample_rate, self.t60),
             chances=self.chances,
         )

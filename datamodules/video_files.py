@@ -23,6 +23,7 @@ from wavecast.datamodules.arrays import ARRAY_SUFFIXES, CUT_OFF, check_file, ope
 from wavecast.datamodules.readers import Reader
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".3gp"})
+LARGEST = 1 << 26  # pixels of a picture; a few bytes of a file may ask for gigabytes
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,25 @@ class VideoReader(Reader):
         """
         raise NotImplementedError(type(self).__name__)
 
+    def skip(self, frames: int) -> int:
+        """Pass over frames, which are not converted; give how many were there."""
+        raise NotImplementedError(type(self).__name__)
+
     def frame_count(self) -> int:
         """Count the frames; containers are gone through for it once, most without decoding."""
         raise NotImplementedError(type(self).__name__)
+
+    def times(self) -> np.ndarray:
+        """Tell when every frame is shown, as `read` does: float64 (time,); goes through the file as `frame_count`.
+
+        Raises:
+            WavecastError: the video is damaged.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def seconds(self) -> float | None:
+        """Tell about how long the video is, at once; None: nobody knows."""
+        return None
 
     def seek(self, frame: int) -> None:
         """Go to a frame, to the frame exactly.
@@ -86,9 +103,14 @@ class VideoReader(Reader):
 
 
 class AVVideoReader(VideoReader):
-    """The first moving picture of a container."""
+    """The first moving picture of a container.
 
-    def __init__(self, path: Path, channels: int | None = None) -> None:
+    Args:
+        path: of the file; what messages call it.
+        channels: see `open_video`.
+    """
+
+    def __init__(self, path: Path | str, channels: int | None = None) -> None:
         self._path = path
         self._open()
         self._timestamps: np.ndarray | None = None
@@ -109,14 +131,22 @@ class AVVideoReader(VideoReader):
         super().__init__(VideoInfo(rows, cols, channels, rate, kind, codec))
         self._place = self._begun = 0
 
-    def _open(self) -> None:
-        """Open the container at its beginning."""
+    def _container_opened(self) -> Any:
+        """Open the container.
+
+        Raises:
+            WavecastError: it cannot be read.
+        """
         try:
-            self._container: Any = av.open(f"file:{self._path}")  # without it, a colon in a name makes a protocol
+            return av.open(f"file:{self._path}")  # without it, a colon in a name makes a protocol
         except (av.error.FFmpegError, ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             hint = "give a video that FFmpeg reads, or frames as .npy; if it is a video, it was cut off or altered"
             raise WavecastError(f"{self._path} is no video that can be read: {reason.lower()}", hint) from error
+
+    def _open(self) -> None:
+        """Open the container at its beginning, and choose its moving picture."""
+        self._container: Any = self._container_opened()
         cover = av.stream.Disposition.attached_pic
         streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
         if not streams or streams[0].codec_context is None:
@@ -125,6 +155,15 @@ class AVVideoReader(VideoReader):
                 f"{self._path} has no moving picture that can be decoded", "give a file with a moving picture"
             )
         self._stream = streams[0]
+        rows, cols = self._stream.codec_context.height, self._stream.codec_context.width
+        if rows * cols > LARGEST:
+            self._container.close()
+            raise WavecastError(
+                f"{self._path} has pictures of {rows} x {cols}; at most {LARGEST >> 20} million pixels are taken",
+                "make them smaller: ffmpeg -i INPUT -vf scale=1280:-2 OUTPUT",
+            )
+        # For pictures that grow on the way: FFmpeg refuses them before it takes memory for them.
+        self._stream.codec_context.options = {"max_pixels": str(LARGEST)}
         self._frames = self._decoded()
 
     def _decoded(self) -> Iterator[Any]:
@@ -145,10 +184,22 @@ class AVVideoReader(VideoReader):
         times: list[float] = []
         while len(pictures) < frames and (frame := self._next()) is not None:
             pictures.append(self._picture(frame))
-            times.append(self._place / (self.info.rate or 1) if frame.time is None else frame.time)
+            times.append(self._time(frame))
             self._place += 1
         none = np.zeros((0, self.info.rows, self.info.cols, self.info.channels), np.uint8)
         return np.stack(pictures) if pictures else none, np.array(times, np.float64)
+
+    def _time(self, frame: Any) -> float:
+        """Tell when a frame is shown, in seconds; where it does not know, by the mean rate."""
+        return self._place / (self.info.rate or 1) if frame.time is None else frame.time
+
+    def skip(self, frames: int) -> int:
+        """Decode on."""
+        skipped = 0
+        while skipped < frames and self._next() is not None:
+            skipped += 1
+        self._place += skipped
+        return skipped
 
     def _picture(self, frame: Any) -> np.ndarray:
         """Convert one frame: uint8 (row, col, channel), upright."""
@@ -200,6 +251,22 @@ class AVVideoReader(VideoReader):
         """Count the frames."""
         return len(self.timestamps())
 
+    def times(self) -> np.ndarray:
+        """Take the times from the packets where they tell them, else from the frames."""
+        found = self._packet_times()
+        if found is not None:
+            return np.sort(np.array(found, np.float64)) * float(self._stream.time_base)
+        times = []
+        with AVVideoReader(self._path) as other:
+            while (frame := other._next()) is not None:
+                times.append(other._time(frame))
+                other._place += 1
+        return np.array(times, np.float64)
+
+    def seconds(self) -> float | None:
+        """Believe the container."""
+        return self._container.duration / av.time_base if self._container.duration else None
+
     def seek(self, frame: int) -> None:
         """Go to a frame: to the last key frame before it, and on from there."""
         times = self.timestamps()
@@ -229,7 +296,7 @@ def _are_apart(times: list[Any]) -> bool:
     return None not in times and len(set(times)) == len(times)
 
 
-def _turns(path: Path, frame: Any) -> int:
+def _turns(path: Path | str, frame: Any) -> int:
     """Count the quarter turns, counterclockwise, that bring a frame upright."""
     turns, rest = divmod(frame.rotation, 90)
     if rest:
@@ -239,20 +306,30 @@ def _turns(path: Path, frame: Any) -> int:
     return turns % 4
 
 
-def _check_frame(path: Path, frame: int, frames: int) -> None:
+def _check_frame(path: Path | str, frame: int, frames: int) -> None:
     if not 0 <= frame < frames:
         raise ValueError(f"{path} has no frame {frame}\nhint: it has frames 0 to {frames - 1}")
 
 
 class ArrayVideoReader(VideoReader):
-    """Frames that lie in a `.npy` or `.npz` file as (time, row, col) or (time, row, col, channel).
+    """Frames that lie in an array as (time, row, col) or (time, row, col, channel).
 
     Whole numbers are uint8; fractions lie in [0, 1] and are rounded to 255 steps.
+
+    Args:
+        array: the frames.
+        path: of the `.npy` or `.npz` file, or what messages call the array.
+        channels: see `open_video`.
+        rate: frames per second; None: nobody knows.
+
+    Raises:
+        WavecastError: it holds no frames.
     """
 
-    def __init__(self, path: Path, channels: int | None = None) -> None:
+    def __init__(
+        self, array: np.ndarray, path: Path | str, channels: int | None = None, rate: float | None = None
+    ) -> None:
         self._path = path
-        array = open_array(path)
         x = array[..., None] if array.ndim == 3 else array
         if x.ndim != 4 or x.shape[-1] not in (1, 3) or (x.dtype != np.uint8 and x.dtype.kind != "f"):
             raise WavecastError(
@@ -265,7 +342,8 @@ class ArrayVideoReader(VideoReader):
             raise WavecastError(
                 f"{path} holds frames of {x.shape[-1]} channels where {channels} are wanted", "convert the array"
             )
-        super().__init__(VideoInfo(x.shape[1], x.shape[2], x.shape[3], None, path.suffix[1:].lower(), str(x.dtype)))
+        kind = Path(path).suffix[1:].lower()
+        super().__init__(VideoInfo(x.shape[1], x.shape[2], x.shape[3], rate, kind, str(x.dtype)))
         self._x, self._place = x, 0
 
     def read(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -276,13 +354,26 @@ class ArrayVideoReader(VideoReader):
                 what = f"{self._path} goes beyond [0, 1] between frames {self._place} and {self._place + len(x) - 1}"
                 raise WavecastError(what, "scale it, or save it as uint8")
             x = np.rint(x * 255).astype(np.uint8)
-        times = np.arange(self._place, self._place + len(x), dtype=np.float64)
+        times = self.times()[self._place : self._place + len(x)]
         self._place += len(x)
         return x, times
+
+    def skip(self, frames: int) -> int:
+        """Go on."""
+        before, self._place = self._place, min(len(self._x), self._place + frames)
+        return self._place - before
 
     def frame_count(self) -> int:
         """Count the frames."""
         return len(self._x)
+
+    def times(self) -> np.ndarray:
+        """Count on at the rate."""
+        return np.arange(len(self._x), dtype=np.float64) / (self.info.rate or 1)
+
+    def seconds(self) -> float | None:
+        """Divide by the rate."""
+        return len(self._x) / self.info.rate if self.info.rate else None
 
     def seek(self, frame: int) -> None:
         """Go to a frame."""
@@ -290,12 +381,13 @@ class ArrayVideoReader(VideoReader):
         self._place = frame
 
 
-def open_video(source: str | Path, channels: int | None = None) -> VideoReader:
+def open_video(source: str | Path, channels: int | None = None, rate: float | None = None) -> VideoReader:
     """Open a video or an array of frames.
 
     Args:
         source: a path.
         channels: 1 for gray, 3 for red, green, blue; None: gray where the file is gray. Arrays are not converted.
+        rate: frames per second of an array, which does not tell.
 
     Raises:
         WavecastError: it is missing, a folder, empty, cut off, no video, or without frames; the hint says what to do.
@@ -303,7 +395,7 @@ def open_video(source: str | Path, channels: int | None = None) -> VideoReader:
     path = Path(source)
     check_file(path)
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        return ArrayVideoReader(path, channels)
+        return ArrayVideoReader(open_array(path), path, channels, rate)
     return AVVideoReader(path, channels)
 
 

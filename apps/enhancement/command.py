@@ -2,8 +2,9 @@
 
 import argparse
 
-from wavecast.apps.sound.options import file_arguments, input_arguments, sound_arguments
+from wavecast.apps.sound.options import file_arguments, sound_arguments
 from wavecast.console import common_arguments, positive
+from wavecast.options import input_arguments
 
 EXAMPLES = """
 examples:

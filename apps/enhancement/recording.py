@@ -18,10 +18,9 @@ from wavecast.apps.sound.recording import (
     blocks,
     blocks_anew,
     check_one_pass,
-    check_picture,
     file_info_for,
 )
-from wavecast.apps.sound.report import Clock, Level, model_row, resampling_latency_ms
+from wavecast.apps.sound.report import Level, resampling_latency_ms
 from wavecast.console import say
 from wavecast.core.errors import WavecastError
 from wavecast.core.resample import Resampler
@@ -29,6 +28,8 @@ from wavecast.core.stream import flushed_denormals
 from wavecast.datamodules.audio_files import AudioInfo, create_audio, open_audio, pipe_info
 from wavecast.datamodules.riff import SampleFormat
 from wavecast.inputs import make_folder
+from wavecast.jobs import Clock, model_row
+from wavecast.pictures import refuse_existing
 from wavecast.progress import Progress
 
 
@@ -67,7 +68,7 @@ def enhance_one(
             make_folder(Path(job.target).parent)
         picture = Path(job.target).with_suffix(".png") if args.plot and job.target != "-" else None
         if picture is not None:
-            check_picture(picture, args.overwrite)
+            refuse_existing([picture], args.overwrite)
         writer = stack.enter_context(create_audio(job.target, wanted, args.overwrite))
         levels = {"before": Level(), "after": Level()}
         drawn, frames = Drawn(info.sample_rate), 0

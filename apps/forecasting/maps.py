@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wavecast.apps.forecasting.pictures import figure_class, save
 from wavecast.apps.forecasting.scores import on_grid_of
 from wavecast.cards import write_whole
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.weather_times import HOUR, show
+from wavecast.pictures import new_figure, save_picture
 
 MOST_VARIABLES = 12  # in one picture; --variables chooses others
 MOST_FRAMES = 200  # in one animation, which is made in memory; longer forecasts are thinned
@@ -112,7 +112,7 @@ def draw_maps(maps: Maps, leads: Sequence[int], path: Path) -> None:
         WavecastError: matplotlib is not installed, or the picture cannot be written.
     """
     names = maps.names[:MOST_VARIABLES]
-    figure = figure_class()(figsize=(12, 2.6 * len(names) * len(leads)), layout="constrained")
+    figure = new_figure(12, 2.6 * len(names) * len(leads))
     rows = iter(figure.subplots(len(names) * len(leads), len(PANELS), squeeze=False))
     for name in names:
         limits = maps.limits(name, leads)
@@ -123,7 +123,7 @@ def draw_maps(maps: Maps, leads: Sequence[int], path: Path) -> None:
                 figure.colorbar(mesh, ax=axes, label=maps.units(name))
                 axes.set_title(f"{name}, {panel}, {lead_of(maps, lead)}", fontsize=9)
     figure.suptitle(f"from {maps.initial}")
-    save(figure, path)
+    save_picture(figure, path)
 
 
 def animate(maps: Maps, path: Path) -> None:
@@ -132,7 +132,7 @@ def animate(maps: Maps, path: Path) -> None:
     Raises:
         WavecastError: matplotlib or pillow is not installed, or the file cannot be written.
     """
-    figure = figure_class()(figsize=(12, 3.2), layout="constrained")
+    figure = new_figure(12, 3.2)
     try:
         from matplotlib.animation import PillowWriter
     except ImportError:

@@ -1,15 +1,13 @@
 """Pictures of scores: error against lead time beside the baselines, of fields and of video."""
 
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from wavecast.cards import write_whole
-from wavecast.core.errors import WavecastError
 from wavecast.datamodules.weather_times import HOUR
+from wavecast.pictures import new_figure, save_picture
 
 COLORS = {
     "forecast": "#b0533c",
@@ -38,9 +36,8 @@ def draw_scores(scores: dict[str, xr.Dataset], path: Path) -> None:
     Raises:
         WavecastError: matplotlib is not installed, or the picture cannot be written.
     """
-    figure_of = figure_class()
     names = [str(name) for name in scores["forecast"].data_vars]
-    figure = figure_of(figsize=(7, 3.2 * len(names)), layout="constrained")
+    figure = new_figure(7, 3.2 * len(names))
     for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
         for method, found in scores.items():
             if name not in found.data_vars:
@@ -54,7 +51,7 @@ def draw_scores(scores: dict[str, xr.Dataset], path: Path) -> None:
         axes.set(xlabel="lead time in hours", ylabel=f"RMSE in {scores['forecast'][name].attrs.get('units', '')}")
         axes.set(title=name, ylim=(0, None))
         axes.legend()
-    save(figure, path)
+    save_picture(figure, path)
 
 
 def draw_frame_scores(scores: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
@@ -67,7 +64,6 @@ def draw_frame_scores(scores: Mapping[str, Mapping[str, np.ndarray]], path: Path
     Raises:
         WavecastError: matplotlib is not installed, or the picture cannot be written.
     """
-    figure_of = figure_class()
     drawn = {method: dict(found) for method, found in scores.items()}
     if "persistence" in scores:
         reference = scores["persistence"]["mse_sum_pixels"]
@@ -76,7 +72,7 @@ def draw_frame_scores(scores: Mapping[str, Mapping[str, np.ndarray]], path: Path
         )
         drawn["forecast"]["skill"], drawn["persistence"]["skill"] = 1 - ratio, np.zeros_like(ratio)
     metrics = [metric for metric in OF_FRAMES if metric in drawn["forecast"]]
-    figure = figure_of(figsize=(7, 2.4 * len(metrics)), layout="constrained")
+    figure = new_figure(7, 2.4 * len(metrics))
     for axes, metric in zip(figure.subplots(len(metrics), 1, squeeze=False)[:, 0], metrics, strict=True):
         for method, found in drawn.items():
             values = np.where(np.isfinite(found[metric]), found[metric], np.nan)  # the PSNR of equal frames is infinite
@@ -85,35 +81,4 @@ def draw_frame_scores(scores: Mapping[str, Mapping[str, np.ndarray]], path: Path
             axes.plot(lead, values, marker=".", label=method, color=COLORS[method], linewidth=width)
         axes.set(xlabel="frame", ylabel=OF_FRAMES[metric])
         axes.legend()
-    save(figure, path)
-
-
-def figure_class() -> type:
-    """Import matplotlib's figure.
-
-    Raises:
-        WavecastError: it is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise WavecastError("--plot and --animate need matplotlib", "pip install 'wavecast[plot]'") from None
-    return Figure
-
-
-def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Refuse pictures that exist, before the work is done.
-
-    Raises:
-        WavecastError: one of them exists.
-    """
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise WavecastError(f"{path} exists", "give --overwrite")
-
-
-def save(figure: object, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)  # type: ignore[attr-defined]
-    write_whole(path, picture.getvalue())
+    save_picture(figure, path)

@@ -15,7 +15,7 @@ from wavecast.apps.forecasting.forecast_layout import open_forecast
 from wavecast.apps.forecasting.inference import whole
 from wavecast.apps.forecasting.jobs import between, reading
 from wavecast.apps.forecasting.methods import FITTED, UNFITTED, BaselineMethod
-from wavecast.apps.forecasting.pictures import draw_scores, refuse_existing
+from wavecast.apps.forecasting.pictures import draw_scores
 from wavecast.apps.forecasting.scores import score
 from wavecast.cards import write_whole
 from wavecast.console import JsonReport, UsageError, say, show_error
@@ -23,6 +23,7 @@ from wavecast.core.errors import WavecastError
 from wavecast.datamodules.weather_fields import Fields
 from wavecast.datamodules.weather_files import open_fields
 from wavecast.datamodules.weather_times import HOUR
+from wavecast.pictures import refuse_existing
 
 Scores = dict[str, xr.Dataset]
 SHOWN = ("forecast", *UNFITTED, *FITTED)

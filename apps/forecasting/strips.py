@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wavecast.apps.forecasting.pictures import figure_class, save
+from wavecast.pictures import new_figure, save_picture
 
 MOST_COLUMNS = 8
 COLORS = 3  # channels of a frame that is shown in color
@@ -77,7 +77,7 @@ def draw_strip(rows: Sequence[Row], titles: Sequence[str], path: Path, south_fir
     """
     height, width = rows[0].frames[0].shape[:2]
     panel = 1.5 * min(2.0, max(0.5, height / width))
-    figure = figure_class()(figsize=(1.6 * len(titles) + 1, (panel + 0.2) * len(rows) + 0.3), layout="constrained")
+    figure = new_figure(1.6 * len(titles) + 1, (panel + 0.2) * len(rows) + 0.3)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for row, panels in zip(rows, grid, strict=True):
         low, high = row.limits
@@ -96,4 +96,4 @@ def draw_strip(rows: Sequence[Row], titles: Sequence[str], path: Path, south_fir
             figure.colorbar(image, ax=list(panels))
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
-    save(figure, path)
+    save_picture(figure, path)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from wavecast.apps.forecasting.methods import BASELINES
-from wavecast.apps.forecasting.pictures import figure_class, refuse_existing
 from wavecast.apps.forecasting.strips import Row, draw_strip, shown, spread
 from wavecast.apps.forecasting.video_format import VideoFormat, is_video
 from wavecast.apps.forecasting.video_inference import (
@@ -25,6 +24,7 @@ from wavecast.datamodules.arrays import ARRAY_SUFFIXES
 from wavecast.datamodules.video_files import VIDEO_SUFFIXES
 from wavecast.datamodules.video_windows import Recording, open_recording
 from wavecast.datamodules.video_writer import WRITTEN_SUFFIXES, VideoWriter
+from wavecast.pictures import new_figure, refuse_existing
 
 RATE = 10.0  # frames per second of a video written from arrays, which tell none
 PICTURES = (1, 3)
@@ -117,7 +117,7 @@ class Strip:
     """
 
     def __init__(self, path: Path, last: np.ndarray, steps: int, overwrite: bool) -> None:
-        figure_class()
+        new_figure(1, 1)  # before the work is done
         refuse_existing([path], overwrite)
         self.path, self._frames, self._done = path, [shown(last)], 0
         self._wanted = spread(steps)

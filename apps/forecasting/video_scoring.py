@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavecast.apps.forecasting.pictures import draw_frame_scores, refuse_existing
+from wavecast.apps.forecasting.pictures import draw_frame_scores
 from wavecast.apps.forecasting.scoring import write_table
 from wavecast.apps.forecasting.strips import compared, draw_strip, shown, spread
 from wavecast.apps.forecasting.video_jobs import refuse_options
@@ -18,6 +18,7 @@ from wavecast.console import JsonReport, UsageError, say
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.arrays import ARRAY_SUFFIXES
 from wavecast.datamodules.video_windows import Recording, open_recording
+from wavecast.pictures import refuse_existing
 
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 """{method: {metric: (time,)}}, metrics as in `video_scores`."""

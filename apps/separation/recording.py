@@ -16,14 +16,16 @@ from wavecast.apps.separation.reference import References
 from wavecast.apps.separation.speakers import Separating, Spool, separated
 from wavecast.apps.sound.jobs import Job
 from wavecast.apps.sound.pictures import Drawn
-from wavecast.apps.sound.recording import HIGHEST_PEAK_DB, blocks, check_picture, create_together, file_info_for
-from wavecast.apps.sound.report import Clock, Level, model_row, resampling_latency_ms
+from wavecast.apps.sound.recording import HIGHEST_PEAK_DB, blocks, create_together, file_info_for
+from wavecast.apps.sound.report import Level, resampling_latency_ms
 from wavecast.console import raise_if_interrupted, say
 from wavecast.core.resample import Resampler
 from wavecast.core.sound_stream import soft_peaks
 from wavecast.core.stream import flushed_denormals
 from wavecast.datamodules.audio_files import AudioInfo, AudioReader, AudioWriter, create_audio, open_audio, pipe_info
 from wavecast.inputs import make_folder
+from wavecast.jobs import Clock, model_row
+from wavecast.pictures import refuse_existing
 from wavecast.progress import FileProgress
 
 Blocks = Callable[[], Iterable[np.ndarray]]
@@ -152,7 +154,7 @@ class Recording:
     def _files(self, info: AudioInfo) -> AbstractContextManager[list[AudioWriter]]:
         make_folder(Path(self.job.target).parent)
         if self.args.plot:
-            check_picture(self._picture, self.args.overwrite)
+            refuse_existing([self._picture], self.args.overwrite)
         targets = [(target, file_info_for(info, self.args, target)) for target in self.job.targets]
         return create_together(targets, self.args.overwrite)
 

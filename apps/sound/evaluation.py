@@ -31,16 +31,12 @@ SCORES: dict[str, Score] = {"si_sdr": si_sdr, "pesq": metrics.pesq, "stoi": metr
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi"}
 
 
-def parse(task: str, data: type, words: list[str]) -> Any:
-    """Parse the options of `wavecast evaluate`; `data` comes as an object of its class.
+def evaluation_parser(task: str, data: type) -> Any:
+    """Build the parser of `wavecast evaluate` with the options that all sound has.
 
     Args:
         task: name of the task.
         data: class of its data, whose arguments are options `--data.*`.
-        words: the options.
-
-    Raises:
-        UsageError: an option is unknown or has a wrong value.
     """
     from jsonargparse import ActionConfigFile, ArgumentParser
 
@@ -48,18 +44,46 @@ def parse(task: str, data: type, words: list[str]) -> Any:
     parser.add_argument("--config", action=ActionConfigFile, help="NAME of a shipped recipe or PATH: its data")
     parser.add_argument("--model", type=str | None, help="a name from `wavecast models list`, or a file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--scores", type=list[str], default=list(SCORES), help=f"of {', '.join(SCORES)}")
     parser.add_argument("--json", type=str | None, help="write one JSON object an item to this file, - for stdout")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_class_arguments(data, "data")
+    return parser
+
+
+def parsed(parser: Any, words: list[str]) -> Any:
+    """Parse the options of `wavecast evaluate`; `data` comes as an object of its class.
+
+    Args:
+        parser: as `evaluation_parser` built it.
+        words: the options.
+
+    Raises:
+        UsageError: an option is unknown or has a wrong value.
+    """
     try:
         with warnings.catch_warnings():
             ignore_harmless()
             return parser.instantiate_classes(parser.parse_args(list(with_recipes(words))))
     except ArgumentError as error:
-        raise UsageError(" ".join(str(error).split()), f"wavecast evaluate {task} --help") from error
+        raise UsageError(" ".join(str(error).split()), f"{parser.prog} --help") from error
+
+
+def parse(task: str, data: type, words: list[str]) -> Any:
+    """Parse the options of a task whose items have scores before and after the model.
+
+    Args:
+        task: name of the task.
+        data: class of its data.
+        words: the options.
+
+    Raises:
+        UsageError: an option is unknown or has a wrong value.
+    """
+    parser = evaluation_parser(task, data)
+    parser.add_argument("--scores", type=list[str], default=list(SCORES), help=f"of {', '.join(SCORES)}")
+    return parsed(parser, words)
 
 
 def check_rate(model_rate: int, data_rate: int) -> None:

@@ -3,19 +3,10 @@
 import argparse
 from collections.abc import Sequence
 
+from wavecast import options
 from wavecast.console import positive
 
-
-def input_arguments(parser: argparse.ArgumentParser, count: str = "+", default: str = "") -> None:
-    """Add the inputs and where the results go.
-
-    Args:
-        parser: of the command.
-        count: of inputs, as argparse has it.
-        default: where the results go without -o, as the help says it.
-    """
-    parser.add_argument("inputs", nargs=count, metavar="INPUT", help="files, folders, patterns, @lists, or - for stdin")
-    parser.add_argument("-o", "--output", metavar="PATH", help=f"a file, a folder, or - for stdout{default}")
+RAW = ("ENCODING:RATE[:CHANNELS]", "s16le:16000")
 
 
 def file_arguments(
@@ -31,20 +22,23 @@ def file_arguments(
     Returns:
         The group, for what the command adds.
     """
-    files = parser.add_argument_group("files")
-    if formats:
-        files.add_argument("--format", choices=formats, help="of the output (as the output is named, or txt)")
-    else:
+    files = options.file_arguments(parser, template, RAW, formats)
+    if not formats:
         files.add_argument("--format", metavar="SUFFIX", help="of the output: wav, flac, ogg ... (as the input)")
         files.add_argument(
             "--subtype", metavar="NAME", help="encoding of the output: PCM_16, PCM_24, FLOAT ... (as the input)"
         )
         files.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the output (as the input)")
-    files.add_argument("--name-template", default=template, metavar="TEXT", help="name of the output")
-    files.add_argument("--raw", metavar="ENCODING:RATE[:CHANNELS]", help="the input has no header: s16le:16000")
-    files.add_argument("--resume", action="store_true", help="leave out inputs whose output exists")
-    files.add_argument("--dry-run", action="store_true", help="show what would be done")
     return files
+
+
+def live_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the option to listen live; give its group, for what the command adds."""
+    live = parser.add_argument_group("live")
+    live.add_argument(
+        "--mic", nargs="?", const="", metavar="DEVICE", help="listen to a microphone until Ctrl-C (the system's)"
+    )
+    return live
 
 
 def sound_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -1,6 +1,5 @@
 """Pictures of sounds that belong together: their spectrograms, and their levels in one diagram."""
 
-import io
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
@@ -8,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wavecast.cards import write_whole
-from wavecast.core.errors import WavecastError
+from wavecast.pictures import new_figure, save_picture
 
 LONGEST = 120  # seconds drawn; a longer recording shows its beginning
 COLORS = ("#b0533c", "#2a6f97", "#6a994e", "#8e6c8a", "#bc8034")
@@ -27,12 +25,8 @@ def draw_sounds(sounds: Mapping[str, np.ndarray], sample_rate: int, path: Path, 
     Raises:
         WavecastError: matplotlib is not installed, or the picture cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise WavecastError("--plot needs matplotlib", "pip install 'wavecast[plot]'") from None
     count = len(sounds)
-    figure = Figure(figsize=(11, 2.1 + 2.7 * count), layout="constrained")
+    figure = new_figure(11, 2.1 + 2.7 * count)
     axes = figure.subplots(count + 1, 1, sharex=True, height_ratios=[*[3] * count, 1.4])
     figure.suptitle(title)
     for axis, (name, x), color in zip(axes, sounds.items(), cycle(COLORS), strict=False):
@@ -42,9 +36,7 @@ def draw_sounds(sounds: Mapping[str, np.ndarray], sample_rate: int, path: Path, 
     figure.colorbar(picture, ax=axes[:-1], label="dB below full scale")
     axes[-1].set(ylabel="level in dB", xlabel="seconds", ylim=(-90, 0))
     axes[-1].legend(loc="lower right")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_whole(path, drawn.getvalue())
+    save_picture(figure, path)
 
 
 def _spectrogram(axis: Any, x: np.ndarray, sample_rate: int) -> Any:

@@ -69,16 +69,6 @@ def suffix_for(info: AudioInfo, args: argparse.Namespace, source: Source) -> str
     return file_suffix(file_info_for(info, args, None), Path(source.path).suffix)
 
 
-def check_picture(path: Path, overwrite: bool) -> None:
-    """Refuse a picture that exists, before the work begins.
-
-    Raises:
-        WavecastError: it does.
-    """
-    if path.exists() and not overwrite:
-        raise WavecastError(f"{path} exists", "give --overwrite")
-
-
 def check_one_pass(info: AudioInfo, pass_bytes: Callable[[float], int], hint: str) -> None:
     """Refuse one pass over more than the memory holds.
 

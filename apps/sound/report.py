@@ -1,12 +1,10 @@
-"""What a run on sound did, in numbers: levels, time, and what was wrong with the input."""
+"""What a run on sound did, in numbers: levels, and what was wrong with the input."""
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from wavecast.cards import Card
 from wavecast.core.resample import Resampler
 
 
@@ -35,28 +33,6 @@ class Level:
 def decibels(amplitude: float) -> float | None:
     """Give 20 log10, rounded to hundredths; None for nothing."""
     return round(20 * float(np.log10(amplitude)), 2) if amplitude > 0 else None
-
-
-@dataclass(frozen=True)
-class Clock:
-    """When a piece of work began."""
-
-    wall: float = field(default_factory=time.perf_counter)
-    cpu: float = field(default_factory=time.process_time)
-
-    def row(self, seconds: float) -> dict[str, float | None]:
-        """Give wall and processor time since then, and their share of that many seconds of sound."""
-        wall = time.perf_counter() - self.wall
-        return {
-            "wall_seconds": round(wall, 3),
-            "cpu_seconds": round(time.process_time() - self.cpu, 3),
-            "real_time_factor": round(wall / seconds, 4) if seconds else None,
-        }
-
-
-def model_row(card: Card) -> dict[str, Any]:
-    """Name a model and its weights."""
-    return {"model": card.name, "model_sha256": card.weights.get("sha256")}
 
 
 def clipped(row: dict[str, Any]) -> str:

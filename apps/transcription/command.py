@@ -2,8 +2,9 @@
 
 import argparse
 
-from wavecast.apps.sound.options import file_arguments, input_arguments
+from wavecast.apps.sound.options import file_arguments, live_arguments
 from wavecast.console import common_arguments, positive
+from wavecast.options import input_arguments, within
 
 EXAMPLES = """
 examples:
@@ -14,6 +15,7 @@ examples:
   wavecast transcribe meeting.wav --separate        two voices at once, each with its own lines
 """
 FORMATS = ("txt", "json", "jsonl", "srt", "vtt", "ctm", "tsv")
+SECONDS = within(0.001, 3600, "time in seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     input_arguments(parser, "*", " (stdout)")
     file_arguments(parser, "{stem}", FORMATS)
 
-    live = parser.add_argument_group("live")
-    live.add_argument(
-        "--mic", nargs="?", const="", metavar="DEVICE", help="listen to a microphone until Ctrl-C (the system's)"
-    )
+    live = live_arguments(parser)
     live.add_argument("--partials", action="store_true", help="show what is being said before it is final")
 
     speech = parser.add_argument_group("speech")
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speech.add_argument("--channels", choices=("mix", "each"), default="mix", help="one voice, or each a speaker")
     speech.add_argument("--separate", action="store_true", help="part voices that are mixed: a transcript a speaker")
     speech.add_argument("--separate-model", metavar="NAME|PATH", help="the model that parts them (the one that ships)")
-    speech.add_argument("--pause", type=_seconds, default=0.8, metavar="S", help="silence that ends an utterance (0.8)")
+    speech.add_argument("--pause", type=SECONDS, default=0.8, metavar="S", help="silence that ends an utterance (0.8)")
     speech.add_argument("--precision", choices=("float32", "int8"), default="float32", help="of linear maps (float32)")
 
     talk = parser.add_argument_group("what it tells")
@@ -60,13 +59,3 @@ def _milliseconds(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no number of milliseconds")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
-    return value

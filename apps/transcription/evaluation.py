@@ -7,7 +7,6 @@ The first form scores all of a manifest, the second the voices that a recipe hol
 case, without punctuation, numbers as they are written (`wavecast.datamodules.manifests.normalize`).
 """
 
-import io
 import time
 import warnings
 from argparse import ArgumentError
@@ -20,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from wavecast.apps.transcription.error_rates import Errors, character_errors, total, word_errors
-from wavecast.cards import write_whole
 from wavecast.console import JsonReport, UsageError, say
-from wavecast.core.errors import WavecastError
+from wavecast.pictures import new_figure, save_picture
 from wavecast.training import ignore_harmless, with_recipes
 
 COLUMNS = f"{'WER %':>8}{'CER %':>8}{'subst.':>8}{'deleted':>8}{'inserted':>9}{'words':>8}"
@@ -232,11 +230,7 @@ def draw(path: Path, scores: list[Score], title: str) -> None:
     Raises:
         WavecastError: matplotlib is not installed, or the picture cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise WavecastError("--plot needs matplotlib", "pip install 'wavecast[plot]'") from None
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = new_figure(11, 4.5)
     figure.suptitle(title)
     rates, kinds = figure.subplots(1, 2)
     for name, head in sorted({(score.set, score.head) for score in scores}):
@@ -254,6 +248,4 @@ def draw(path: Path, scores: list[Score], title: str) -> None:
     kinds.set(ylabel="% of the words")
     kinds.tick_params("x", rotation=90)
     kinds.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_whole(path, picture.getvalue())
+    save_picture(figure, path)

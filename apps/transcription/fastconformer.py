@@ -64,7 +64,8 @@ class FastConformer(Chain):
         normalize: of the features, "" or "per_feature" (needs the whole utterance).
         ctc: with a head for CTC.
         prediction_width: of the transducer's prediction network; 0: no transducer.
-        prediction_layers: of its LSTM.
+        prediction_layers: of it.
+        prediction_kind: of its layers: "lstm", "gru" or "slstm".
         joint_width: of the transducer's joint network.
         dropout: in the layers, and of what each part of a layer adds.
         dropout_pre_encoder: of what enters the layers.
@@ -97,6 +98,7 @@ class FastConformer(Chain):
         ctc: bool = True,
         prediction_width: int = 0,
         prediction_layers: int = 1,
+        prediction_kind: str = "lstm",
         joint_width: int = 640,
         dropout: float = 0.1,
         dropout_pre_encoder: float = 0.1,
@@ -129,7 +131,9 @@ class FastConformer(Chain):
             self.ctc = nn.Linear(width, vocabulary + 1)
             nn.init.xavier_uniform_(self.ctc.weight)
         if prediction_width:
-            self.prediction = Prediction(vocabulary, prediction_width, prediction_layers, dropout_transducer)
+            self.prediction = Prediction(
+                vocabulary, prediction_width, prediction_layers, dropout_transducer, prediction_kind
+            )
             self.joint = Joint(width, prediction_width, joint_width, vocabulary, dropout_transducer)
 
     def choose_context(self, left: int, right: int) -> None:

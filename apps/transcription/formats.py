@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TextIO
 
 from wavecast.apps.transcription.words import Segment, Word
+from wavecast.texts import Lines, json_line
 
 LINE = 42  # characters of a line of subtitles
 LINES = 2  # of a cue
@@ -33,25 +34,8 @@ class Writer(Protocol):
         """Write what the format still needs at its end."""
 
 
-class LineWriter:
-    """Writes what one function makes of each segment, and flushes.
-
-    Args:
-        file: a text file open for writing.
-    """
-
-    header = ""
-    """Written at once."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-        self.write(self.header)
-
-    def write(self, text: str) -> None:
-        """Write whole lines, and hand them on at once: somebody may be reading."""
-        if text:
-            self.file.write(text)
-            self.file.flush()
+class LineWriter(Lines):
+    """Writes what one function makes of each segment, and flushes."""
 
     def lines(self, segment: Segment, emitted: float | None) -> str:
         """Give the lines of a segment that has ended."""
@@ -214,11 +198,6 @@ def fields(segment: Segment, emitted: float | None) -> dict[str, Any]:
         for word in segment.words
     ]
     return row
-
-
-def json_line(row: dict[str, Any]) -> str:
-    """Give an object on a line of its own."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def milliseconds(seconds: float) -> int:

@@ -33,17 +33,14 @@ from wavecast.cards import Card, find_model, known_cards, load_network
 from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.recorded import Recorded
-from wavecast.core.resample import Resampler
-from wavecast.core.sound_stream import check_sound
+from wavecast.core.sound_stream import SoundInput, check_rate, check_sound
 from wavecast.core.state import State, own
 from wavecast.core.stream import Stream, flushed_denormals
 
 DEFAULT_MODEL = "fastconformer.en_small"
 HEADS = ("ctc", "rnnt")
 PRECISIONS = ("float32", "int8")
-SLOWEST, FASTEST = 2_000, 768_000  # sample rates in hertz that make sense as sound
 LONGEST_WHOLE = 900.0  # seconds that a model which needs the whole recording is given: its memory grows with the square
-PIECE = 1 << 16  # samples of a channel on their way at a time, whatever the user pushes
 
 
 def default_model() -> str:
@@ -262,9 +259,7 @@ class Transcriber:
             WavecastError: the rate is out of range, or the options do not fit the model.
         """
         options, rate = options or Options(), sample_rate or self.sample_rate
-        if not SLOWEST <= rate <= FASTEST:
-            hint = f"sound between {SLOWEST} and {FASTEST} Hz can be transcribed; is the file's header right?"
-            raise WavecastError(f"a sample rate of {rate} Hz", hint)
+        check_rate(rate, "transcribed")
         return TranscriptStream(self, channels, rate, options)
 
     def pieces(self) -> Pieces:
@@ -311,14 +306,12 @@ class TranscriptStream:
     """A signal on its way to text.
 
     Attributes:
-        taken: samples in, of each channel.
-        replaced: samples that were not finite, and were taken for 0.
         frames: encoder frames decoded so far.
     """
 
     def __init__(self, transcriber: Transcriber, channels: int, rate: int, options: Options) -> None:
-        self._transcriber, self._channels, self._rate = transcriber, channels, rate
-        self._down = Resampler(rate, transcriber.sample_rate, channels)
+        self._transcriber, self._channels = transcriber, channels
+        self._input = SoundInput(channels, rate, transcriber.sample_rate)
         self._pieces, self._decoder = transcriber.pieces(), transcriber.decoder(options)
         pieces = transcriber.tokenizer.pieces
         labels = [""] if channels == 1 else [str(i + 1) for i in range(channels)]
@@ -326,12 +319,17 @@ class TranscriptStream:
         aligned = options.align and isinstance(self._decoder, GreedyTransducer | BeamTransducer)
         self._aligners = [Aligner(transcriber) for _ in labels] if aligned else []
         self._state: State = None
-        self.taken = self.replaced = self.frames = 0
+        self.frames = 0
+
+    @property
+    def replaced(self) -> int:
+        """Samples that were not finite, and were taken for 0."""
+        return self._input.replaced
 
     @property
     def seconds(self) -> float:
         """Seconds of sound taken."""
-        return self.taken / self._rate
+        return self._input.seconds
 
     def push(self, x: np.ndarray) -> list[Segment]:
         """Take float (channels, n), n of any size; give the utterances that have ended.
@@ -339,18 +337,7 @@ class TranscriptStream:
         Raises:
             ValueError: x has another number of channels.
         """
-        if x.ndim != 2 or len(x) != self._channels:
-            raise ValueError(f"expected ({self._channels}, samples), got {x.shape}")
-        ended = []
-        for start in range(0, x.shape[1], PIECE):
-            piece = x[:, start : start + PIECE]
-            self.taken += piece.shape[1]
-            bad = ~np.isfinite(piece)
-            if bad.any():
-                self.replaced += int(bad.sum())
-                piece = np.where(bad, 0, piece)
-            ended += self._listen(self._down.push(piece.astype(np.float32)))
-        return ended
+        return [segment for piece in self._input.push(x) for segment in self._listen(piece)]
 
     def partial(self) -> list[Segment]:
         """Give the utterances under way, one a channel at most; what is final of them does not change any more."""
@@ -358,7 +345,7 @@ class TranscriptStream:
 
     def flush(self) -> list[Segment]:
         """End the signal and give the rest; afterwards the next one can begin."""
-        ended = self._listen(self._down.flush())
+        ended = self._listen(self._input.flush())
         for frames in self._pieces.flush():
             ended += self._decode(frames)
         pending = self._decoder.pending(self._state) if self._state is not None else [Tokens()] * self._channels
@@ -366,7 +353,7 @@ class TranscriptStream:
             segmenter = self._segmenters[channel]
             ended += self._aligned(channel, segmenter.step(tokens, self.frames) + segmenter.finish())
         self._state = None
-        self.taken = self.frames = 0
+        self.frames = 0
         return in_time(ended)
 
     def _listen(self, x: np.ndarray) -> list[Segment]:

@@ -7,15 +7,17 @@ start symbol, and its embedding stays the zero vector. Axes: batch time width.
 import torch
 from torch import Tensor, nn
 
-from wavecast.core.block import Block
-from wavecast.core.state import own, state
+from wavecast.core.block import Block, Frames
+from wavecast.core.groups import Chain
+from wavecast.core.recurrent import RecurrentLayer
+from wavecast.core.state import State, own, state
 
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 @state
 class Read:
-    """What the prediction network remembers of the tokens it has read.
+    """What an LSTM remembers of the tokens it has read.
 
     hidden, cell: (batch, layer, width).
     """
@@ -25,21 +27,30 @@ class Read:
 
 
 class Prediction(Block):
-    """An LSTM over embedded tokens: ids (batch, time) int64 to (batch, time, width).
+    """A recurrent network over embedded tokens: ids (batch, time) int64 to (batch, time, width).
 
     A transducer begins with the start symbol, `blank`, so that step u of its output has read u tokens.
 
     Args:
         vocabulary: tokens without the blank.
-        width: of the embedding, the LSTM and the output.
-        layers: of the LSTM.
+        width: of the embedding, the layers and the output.
+        layers: recurrent ones.
         dropout: between the layers and after the last.
+        kind: of the layers: "lstm", the published one, or "gru" or "slstm".
+
+    Raises:
+        ValueError: a kind there is not.
     """
 
-    def __init__(self, vocabulary: int, width: int, layers: int = 1, dropout: float = 0.2) -> None:
+    def __init__(self, vocabulary: int, width: int, layers: int = 1, dropout: float = 0.2, kind: str = "lstm") -> None:
         super().__init__()
         self.blank, self.width = vocabulary, width
         self.embedding = nn.Embedding(vocabulary + 1, width, padding_idx=vocabulary)
+        self.layers: Chain | None = None
+        if kind != "lstm":
+            stack = [(RecurrentLayer(kind, width, width), Frames(nn.Dropout(dropout))) for _ in range(layers)]
+            self.layers = Chain(*(part for pair in stack for part in pair))
+            return
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():  # open the forget gates, the second of torch's four
@@ -47,8 +58,11 @@ class Prediction(Block):
                 getattr(self.lstm, f"bias_ih_l{layer}")[width : 2 * width] = 1
                 getattr(self.lstm, f"bias_hh_l{layer}")[width : 2 * width] = 0
 
-    def step(self, x: Tensor, state: Read | None, last: bool) -> tuple[Tensor, Read]:
+    def step(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
         """Read the next tokens."""
+        if self.layers is not None:
+            y, after = self.layers(self.embedding(x), state, last=last)
+            return y, after
         if state is None:
             zeros = self.embedding.weight.new_zeros(x.shape[0], self.lstm.num_layers, self.width)
             state = Read(zeros, zeros.clone())

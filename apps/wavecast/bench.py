@@ -1,4 +1,4 @@
-"""`wavecast bench enhance|separate|transcribe|forecast`: speed, latency and memory on this machine."""
+"""`wavecast bench APP`: speed, latency and memory on this machine."""
 
 import argparse
 
@@ -9,8 +9,8 @@ SECONDS, STEPS = 10, 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("app", choices=("enhance", "separate", "transcribe", "forecast"))
-    parser.add_argument("--seconds", type=positive, metavar="N", help=f"of sound ({SECONDS})")
+    parser.add_argument("app", choices=("enhance", "separate", "transcribe", "spot", "forecast", "recognize"))
+    parser.add_argument("--seconds", type=positive, metavar="N", help=f"of sound or video ({SECONDS})")
     parser.add_argument("--steps", type=positive, metavar="N", help=f"to forecast ({STEPS})")
     parser.add_argument("--streams", type=positive, nargs="+", metavar="N", help="to transcribe at a time (1 4 16)")
     common_arguments(parser)
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     if args.seconds and args.app == "forecast":
-        raise UsageError("--seconds are of sound", "give --steps")
+        raise UsageError("--seconds are of sound and video", "give --steps")
     if args.streams and args.app != "transcribe":
         raise UsageError("--streams are of speech", "wavecast bench transcribe --streams 8")
     if args.steps and args.app != "forecast":
@@ -40,6 +40,14 @@ def run(args: argparse.Namespace) -> int:
         from wavecast.apps.transcription.bench import measure as measure_transcriber
 
         rows = measure_transcriber(args.model, args.device, args.seconds or SECONDS, args.streams or [1, 4, 16])
+    elif args.app == "spot":
+        from wavecast.apps.keywords.bench import measure as measure_spotter
+
+        rows = measure_spotter(args.model, args.device, args.seconds or SECONDS)
+    elif args.app == "recognize":
+        from wavecast.apps.activity.bench import measure as measure_recognizer
+
+        rows = measure_recognizer(args.model, args.device, args.seconds or SECONDS)
     else:
         from wavecast.apps.forecasting.bench import measure as measure_forecaster
 

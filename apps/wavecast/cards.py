@@ -28,22 +28,30 @@ ARCHITECTURES = {
     "convs5": "wavecast.apps.forecasting.convs5:ConvS5",
     "convs5_anomalies": "wavecast.apps.forecasting.anomalies:convs5_anomalies",
     "fastconformer": "wavecast.apps.transcription.fastconformer:FastConformer",
+    "frame_average": "wavecast.apps.activity.networks:frame_average",
     "frcrn": "wavecast.apps.enhancement.frcrn:FRCRN",
     "frcrn_stream": "wavecast.apps.enhancement.frcrn_stream:FRCRNStream",
+    "lmuformer": "wavecast.apps.keywords.lmuformer:LMUFormer",
+    "lrcn": "wavecast.apps.activity.networks:lrcn",
     "mossformer2": "wavecast.apps.separation.mossformer2:MossFormer2",
     "mossformer2_48k": "wavecast.apps.enhancement.mossformer2_48k:MossFormer2Enhancer",
     "predformer": "wavecast.apps.forecasting.predformer:PredFormer",
     "predformer_anomalies": "wavecast.apps.forecasting.anomalies:predformer_anomalies",
+    "spiking_lmuformer": "wavecast.apps.keywords.spiking_lmuformer:SpikingLMUFormer",
     "state_space_mixer": "wavecast.apps.forecasting.state_space_mixer:StateSpaceMixer",
     "state_space_mixer_anomalies": "wavecast.apps.forecasting.anomalies:state_space_mixer_anomalies",
+    "temporal_inception": "wavecast.apps.activity.networks:temporal_inception",
+    "ts_lstm": "wavecast.apps.activity.networks:ts_lstm",
 }
 """Where each architecture's class is; its hyper-parameters are its keyword arguments."""
 REQUIRED = ("name", "architecture", "task", "hyperparameters")
 NEEDED_FOR = {
-    "enhance": "sample_rate",
-    "forecast": "fields",
-    "separate": "sample_rate",
-    "transcribe": "sample_rate",
+    "enhance": ("sample_rate",),
+    "forecast": ("fields",),
+    "recognize": ("classes",),
+    "separate": ("sample_rate",),
+    "spot": ("sample_rate", "classes"),
+    "transcribe": ("sample_rate",),
 }
 """What the card of a model for a task must say beside that."""
 KINDS: Mapping[str, type] = {
@@ -51,10 +59,11 @@ KINDS: Mapping[str, type] = {
     **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "fields"), Mapping),
     **dict.fromkeys(("sample_rate", "block"), int),
     "window_seconds": Real,
+    "classes": Sequence,
     "data": Sequence,
 }
 """What the fields hold that programs read; the others are for people."""
-ABSENT = ("sample_rate", "fields", "tokenizer", "window_seconds")
+ABSENT = ("sample_rate", "classes", "fields", "tokenizer", "window_seconds")
 """Fields that a card leaves out when they are empty: no model has all of them."""
 TOKENIZER = "wavecast_tokenizer"
 """Where a checkpoint of training has the bytes of its tokenizer, as `packed` made them."""
@@ -67,9 +76,10 @@ class Card:
     Attributes:
         name: ARCHITECTURE.TAG.
         architecture: a key of ARCHITECTURES.
-        task: what it is for: "enhance", "forecast", "separate" or "transcribe".
+        task: what it is for: "enhance", "forecast", "recognize", "separate", "spot" or "transcribe".
         hyperparameters: keyword arguments of the architecture, plain data.
         sample_rate: in hertz, of a model for sound.
+        classes: what a model tells apart, in the order of its outputs: words or activities.
         fields: of a forecaster: channels, grid, steps and scales of its fields or its video (`format` and
             `video_format` in `wavecast.apps.forecasting`).
         weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
@@ -92,6 +102,7 @@ class Card:
     task: str
     hyperparameters: Mapping[str, Any]
     sample_rate: int = 0
+    classes: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
@@ -147,12 +158,13 @@ class Card:
             faults = [f"name is {values['name']!r}, which cannot name a file"]
         if faults:
             raise WavecastError(f"{path} is no card: {'; '.join(faults)}", hint)
-        return Card(**{**values, "data": tuple(values.get("data", ()))}, path=path)
+        tuples = {name: tuple(values.get(name, ())) for name in ("classes", "data")}
+        return Card(**{**values, **tuples}, path=path)
 
     def text(self) -> str:
         """Give the card as YAML."""
         values = {name: value for name, value in asdict(self).items() if name != "path"}
-        values["data"] = list(self.data)
+        values |= {"classes": list(self.classes), "data": list(self.data)}
         values = {name: value for name, value in values.items() if value or name not in ABSENT}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
@@ -163,7 +175,7 @@ class Card:
 
 def needed_for(task: Any) -> tuple[str, ...]:
     """Name the fields that a card for a task must have beside the common ones."""
-    return (NEEDED_FOR[task],) if isinstance(task, str) and task in NEEDED_FOR else ()
+    return NEEDED_FOR.get(task, ()) if isinstance(task, str) else ()
 
 
 def is_a(kind: type, value: Any) -> bool:

@@ -2,13 +2,13 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wavecast.console import UsageError
 from wavecast.core.errors import WavecastError
-from wavecast.datamodules.audio_files import AUDIO_SUFFIXES, parse_raw
+from wavecast.datamodules.audio_files import parse_raw
 from wavecast.datamodules.riff import SampleFormat
 
 
@@ -19,22 +19,36 @@ class Source:
     Attributes:
         path: of the file, or "-".
         root: the folder it was found under; its own for a file that was named.
+        device: whether it is a microphone or a camera, and the path only its name.
     """
 
     path: str
     root: Path
+    device: bool = False
 
     @property
     def is_pipe(self) -> bool:
         """Whether it is stdin."""
         return self.path == "-"
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it comes as it happens."""
+        return self.is_pipe or self.device
 
-def find_sources(words: Sequence[str]) -> tuple[list[Source], list[WavecastError]]:
+
+def find_sources(
+    words: Sequence[str], suffixes: Collection[str], kind: str
+) -> tuple[list[Source], list[WavecastError]]:
     """Find the inputs that the words of a command line mean.
 
     A word is a file, a folder (searched through), a pattern (`*.wav`, also quoted), a list `@files.txt` of such words,
     or "-". Each file comes once.
+
+    Args:
+        words: of the command line.
+        suffixes: of the files that are taken from a folder.
+        kind: of these files, for messages.
 
     Returns:
         The inputs in the order of the words, and an error for every word that means nothing.
@@ -46,7 +60,7 @@ def find_sources(words: Sequence[str]) -> tuple[list[Source], list[WavecastError
     errors = []
     for word in words:
         try:
-            for source in _expand(word):
+            for source in _expand(word, suffixes, kind):
                 found.setdefault("-" if source.is_pipe else Path(source.path).resolve(), source)
         except WavecastError as error:
             errors.append(error)
@@ -57,34 +71,34 @@ def find_sources(words: Sequence[str]) -> tuple[list[Source], list[WavecastError
     return list(found.values()), errors
 
 
-def _expand(word: str) -> list[Source]:
+def _expand(word: str, suffixes: Collection[str], kind: str) -> list[Source]:
     path = Path(word)
     if word == "-":
         return [Source(word, Path())]
     if word.startswith("@") and not path.exists():
-        return _listed(Path(word[1:]))
+        return _listed(Path(word[1:]), suffixes, kind)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
         if not files:
-            suffixes = " ".join(sorted(AUDIO_SUFFIXES))
-            raise WavecastError(f"{path} holds no audio files", f"looked for {suffixes}; name others one by one")
+            looked_for = " ".join(sorted(suffixes))
+            raise WavecastError(f"{path} holds no {kind} files", f"looked for {looked_for}; name others one by one")
         return [Source(str(file), path) for file in files]
     if not path.exists() and glob.has_magic(word):
         matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - a pattern may be absolute
         if not matches:
             raise WavecastError(f"nothing matches {word}")
-        return [source for match in matches for source in _expand(match)]
+        return [source for match in matches for source in _expand(match, suffixes, kind)]
     return [Source(word, path.parent)]
 
 
-def _listed(path: Path) -> list[Source]:
+def _listed(path: Path, suffixes: Collection[str], kind: str) -> list[Source]:
     """Read a list: one word a line, relative to the list's folder; lines that begin with # are left out."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise WavecastError(f"cannot read the list {path}: {error}") from error
     words = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [source for word in words for source in _expand(str(path.parent / word))]
+    return [source for word in words for source in _expand(str(path.parent / word), suffixes, kind)]
 
 
 def plan_target(source: Source, output: str | None, suffix: str, template: str, speaker: str = "") -> Path:

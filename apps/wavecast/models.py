@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 VERBS = ("list", "show", "pull", "convert", "verify")
+FORECASTERS, SPOTTERS = ("convs5", "predformer"), ("lmuformer", "spiking_lmuformer")
+"""Architectures whose official files are on no hub."""
 NAMELESS = (*POINTERS, "pytorch_model")
 """Names of official files that say nothing of the model."""
 
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     separator.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the model: 8000, 16000")
     separator.add_argument("--direct", action="store_true", help="it gives the speakers themselves, not masks: WHAMR")
     official = parser.add_argument_group("official forecasters, of which the file does not tell everything")
-    official.add_argument("--as", dest="kind", choices=("convs5", "predformer"), help="whose file it is")
+    official.add_argument("--as", dest="kind", choices=(*FORECASTERS, *SPOTTERS), help="whose file it is")
     official.add_argument(
         "--frames", nargs=3, type=positive, metavar=("TIME", "ROWS", "COLS"), help="it was trained on (10 64 64)"
     )
@@ -200,7 +202,7 @@ def convert(args: argparse.Namespace) -> int:
     tokenizer = b""
     if (args.rate or args.direct) and (args.kind or file.suffix == ".nemo"):
         raise UsageError("--rate and --direct are for separators")
-    if args.kind:
+    if args.kind in FORECASTERS:
         card, network = read_forecaster(file, args)
     elif file.is_file() and file.suffix == ".ckpt" and "wavecast_card" in load_pickle(file):
         card = find_model(str(file))
@@ -268,7 +270,16 @@ def read_official(path: Path, args: argparse.Namespace) -> "tuple[Card, nn.Modul
     architecture = architecture_of(tensors, path)
     if architecture != "mossformer2" and (args.rate or args.direct):
         raise UsageError(f"{path} holds {architecture}; --rate and --direct are for separators")
-    card = official_card(path, architecture, args.rate)
+    if args.kind not in (None, architecture):
+        raise WavecastError(
+            f"{path} holds {architecture}, not {args.kind}", f"give --as {architecture}, or leave it out"
+        )
+    if architecture in SPOTTERS:
+        from wavecast.apps.keywords.lmuformer_official import card_of
+
+        card = card_of(path, tensors)
+    else:
+        card = official_card(path, architecture, args.rate)
     told = told_by(tensors, architecture) | ({"masking": False} if args.direct else {})
     card = replace(card, hyperparameters={**card.hyperparameters, **told})
     return card, fill(card, tensors, path)

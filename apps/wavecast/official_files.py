@@ -16,12 +16,21 @@ POINTERS = ("last_best_checkpoint", "last_checkpoint")
 """Text files of official folders whose first line names the file of the weights."""
 WEIGHTS = (".pt", ".bin", ".safetensors", ".ckpt", ".nemo")
 """What files of weights end in."""
-BEGINNINGS = {"unet": "frcrn", "mossformer.": "mossformer2_48k", "mask_net.": "mossformer2", "masknet.": "mossformer2"}
+BEGINNINGS = {
+    "unet": "frcrn",
+    "mossformer.": "mossformer2_48k",
+    "mask_net.": "mossformer2",
+    "masknet.": "mossformer2",
+    "patch_embed.conv_layers.": "lmuformer",
+    "patch_embed.proj_": "spiking_lmuformer",
+}
 """How official names of tensors begin, and the architecture of ours that they load into."""
 CONVERTERS = {
     "frcrn": "wavecast.apps.enhancement.frcrn_official",
+    "lmuformer": "wavecast.apps.keywords.lmuformer_official",
     "mossformer2": "wavecast.apps.separation.mossformer2_official",
     "mossformer2_48k": "wavecast.apps.enhancement.mossformer2_48k_official",
+    "spiking_lmuformer": "wavecast.apps.keywords.lmuformer_official",
 }
 """Who knows the official names of an architecture."""
 MODELSCOPE = "https://modelscope.cn/models"
@@ -174,7 +183,7 @@ def architecture_of(tensors: "dict[str, Tensor]", path: Path) -> str:
             return architecture
     raise WavecastError(
         f"{path} holds the tensors of no model that is known: {listed(names, 3)}",
-        "known are FRCRN_SE_16K and MossFormer2 (SS_16K, SE_48K, and those of 8 kHz); forecasters need --as",
+        "known are FRCRN_SE_16K and MossFormer2 (SS_16K, SE_48K, and those of 8 kHz), LMUFormer; forecasters need --as",
     )
 
 

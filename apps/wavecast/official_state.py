@@ -79,15 +79,20 @@ def check(
 
 
 def check_constants(
-    tensors: "Mapping[str, Tensor]", constants: "Mapping[str, Tensor]", reason: str, hint: str = HINT
+    tensors: "Mapping[str, Tensor]",
+    constants: "Mapping[str, Tensor]",
+    reason: str,
+    hint: str = HINT,
+    tolerance: float = 1e-6,
 ) -> None:
-    """Compare those constants of a network that a file stores with what they must be, to 1e-6.
+    """Compare those constants of a network that a file stores with what they must be.
 
     Args:
         tensors: of the file.
         constants: as the architecture defines them.
         reason: completes the message "NAME is not ...".
         hint: what to do when they differ.
+        tolerance: largest difference that is rounding.
 
     Raises:
         WavecastError: one differs.
@@ -95,5 +100,5 @@ def check_constants(
     import torch
 
     for name, constant in constants.items():
-        if name in tensors and not torch.allclose(tensors[name].float(), constant, rtol=0, atol=1e-6):
+        if name in tensors and not torch.allclose(tensors[name].float(), constant, rtol=0, atol=tolerance):
             raise WavecastError(f"{name} is not {reason}", hint)

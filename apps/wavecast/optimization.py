@@ -25,6 +25,7 @@ class OptimizedTask(LightningModule):
     Args:
         optimizer: "adam" or "adamw".
         learning_rate: after the warm-up.
+        betas: of the optimizer.
         weight_decay: of the optimizer.
         undecayed: what weight decay spares: "nothing", "biases" (by name), or "vectors" (norms and biases).
         schedule: "constant", "cosine" (to `last_rate`), or "plateau" (times `factor` after `patience` epochs without
@@ -51,6 +52,7 @@ class OptimizedTask(LightningModule):
         self,
         optimizer: Literal["adam", "adamw"] = "adamw",
         learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 1e-2,
         undecayed: Literal["nothing", "biases", "vectors"] = "vectors",
         schedule: Literal["constant", "cosine", "plateau"] = "cosine",
@@ -119,7 +121,7 @@ class OptimizedTask(LightningModule):
         options = self.hparams
         kind = torch.optim.AdamW if options["optimizer"] == "adamw" else torch.optim.Adam
         groups = decay_groups(self.network, options["weight_decay"], options["undecayed"])
-        optimizer = kind(groups, lr=options["learning_rate"])
+        optimizer = kind(groups, lr=options["learning_rate"], betas=tuple(options["betas"]))
         return {"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)}
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Everything a run writes lies under `runs/TASK/DATE`: `config.yaml` (all settings
 """
 
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -40,6 +41,12 @@ class Task:
 
 
 TASKS = {
+    "activity": Task(
+        "wavecast.apps.activity.task:ActivityTask",
+        "wavecast.datamodules.activities:ActivityData",
+        "wavecast.apps.activity.evaluation:evaluate",
+        "wavecast recognize clip.mp4 --model {}",
+    ),
     "enhancement": Task(
         "wavecast.apps.enhancement.task:EnhancementTask",
         "wavecast.datamodules.enhancement:EnhancementData",
@@ -51,6 +58,12 @@ TASKS = {
         "wavecast.datamodules.weather:WeatherData",
         "wavecast.apps.forecasting.evaluation:evaluate",
         "wavecast forecast FIELDS --model {}",
+    ),
+    "keywords": Task(
+        "wavecast.apps.keywords.task:KeywordTask",
+        "wavecast.datamodules.keywords:KeywordData",
+        "wavecast.apps.keywords.evaluation:evaluate",
+        "wavecast spot talk.wav --model {}",
     ),
     "separation": Task(
         "wavecast.apps.separation.task:SeparationTask",
@@ -126,6 +139,9 @@ def train(task: str, words: list[str]) -> int:
     Args:
         task: a key of TASKS.
         words: our options (`--config`, `--smoke`, `--resume`, `--run`, `--quiet`), the rest is LightningCLI's.
+
+    Raises:
+        WavecastError: there is nothing to resume, or the folder of the run holds another.
     """
     parser = training_options(task)
     wanted = [word for word in words if word in ("-h", "--help")]
@@ -134,11 +150,13 @@ def train(task: str, words: list[str]) -> int:
     configs = args.config or ([str(resumed.parent.parent / "config.yaml")] if resumed else [])
     texts = [word for name in configs for word in ("--config", yaml.safe_dump(read_recipe(name, args.smoke)))]
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    run, log = Path(args.run or Path("runs") / task / now), ""
-    if resumed and not args.run and (resumed.parent.parent / "config.yaml").exists():
+    run, log = Path(args.run or Path("runs") / task / now).resolve(), ""
+    if resumed and args.run in (None, args.resume) and (resumed.parent.parent / "config.yaml").exists():
         run, log = resumed.parent.parent, f"resumed_{now}"  # checkpoints stay together, logs are never overwritten
         texts += ["--checkpoint.dirpath", str(resumed.parent)]
-    cli = train_cli(task, [*texts, *rest, *wanted], run.resolve(), log, args.quiet)
+    elif (run / "config.yaml").exists() and is_first_process():
+        raise WavecastError(f"{args.run} holds a run", f"give another folder, or go on with it: --resume {args.run}")
+    cli = train_cli(task, [*texts, *rest, *wanted], run, log, args.quiet)
     if cli is None:
         return 0
     cli.fit(resumed)
@@ -146,6 +164,11 @@ def train(task: str, words: list[str]) -> int:
         best = cli.trainer.checkpoint_callback.best_model_path or cli.trainer.checkpoint_callback.last_model_path
         say(f"best checkpoint: {best}\nuse it: {TASKS[task].use.format(shlex.quote(best))}", args.quiet)
     return 0
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the process that begins a run; others of it find what that one has written."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" == os.environ.get("RANK", "0")
 
 
 def training_options(task: str) -> Parser:

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "scripts" / "bench" / "results"
 SHOWN_HOURS = (1, 3, 6, 9, 12)
@@ -228,14 +230,136 @@ def separation_speed() -> str:
     return "\n".join(lines)
 
 
+def keywords() -> str:
+    """Say what the shipped spotter finds, and what it takes for words that are none."""
+    result = read("keyword_quality")
+    lines = [
+        "| voices never trained on | told apart | other sounds rejected | found in recordings | false alarms an hour |",
+        "|---|---|---|---|---|",
+    ]
+    for name, title in {"clean": "clean", "noisy": "rooms and noises, 5 to 25 dB"}.items():
+        views, planted = result[f"views_{name}"], result[f"planted_{name}"]["as_chosen"]
+        lines.append(
+            f"| {title} | {100 * views['accuracy']:.1f} % of {views['words']} | {100 * views['rejected']:.1f} % of "
+            f"{views['others']} | {100 * planted['recall']:.1f} % of {planted['said']} "
+            f"| {planted['alarms_per_hour']:.2f} |"
+        )
+    chosen, best = (result["planted_clean"][name] for name in ("as_chosen", "at_90_percent_recall"))
+    at_best = f"{best['alarms_per_hour']:.2f} at 90 % recall" if best else "90 % recall is not reached at any threshold"
+    lines += [
+        "",
+        f"The 35 words in synthetic voices; false alarms in {chosen['hours']:.2f} h of real speech of held-out "
+        f"speakers ({at_best}, clean). Events come {1000 * chosen['latency']:.0f} ms after the end of a word on "
+        f"average; "
+        f"{result['real_time_factor']:.3f} CPU seconds per second of sound on one thread. "
+        f"`scripts/bench/keyword_quality.py`, {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+def activities() -> str:
+    """Set heads that hear of time beside the mean over frames."""
+    result = read("moving_shapes")
+    names = {"lrcn": "LRCN", "ts_lstm": "TS-LSTM", "temporal_inception": "Temporal-Inception", "frame_average": "mean"}
+    lines = [
+        "| head | all | reversed pairs | reordered pairs | the others | forced choice, reversed | reordered |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["models"]:
+        figures = [row[name] for name in ("accuracy", "reversed", "reordered", "alone")]
+        figures += [row[f"{name}_forced_choice"] for name in ("reversed", "reordered")]
+        seen = ", ".join(row["modalities"])
+        lines.append(
+            f"| {names[row['architecture']]} ({seen}) | " + " | ".join(f"{100 * x:.1f}" for x in figures) + " |"
+        )
+    lines += [
+        "",
+        f"Accuracy in % on {result['clips']} generated clips of {result['classes']} classes, with shapes, textures and "
+        "grounds that were never trained on. Reversed pairs are each other's time reversal, reordered ones go there "
+        f"and back in either order; a forced choice between the two of a pair is right half of the time by chance. "
+        f"`scripts/bench/moving_shapes.py`, {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+def apps() -> str:
+    """List every app with its command, the model that ships, its latency and what was measured."""
+    enhanced, separated = read("enhance_quality"), read("separate_quality")
+    noisy, clean = (enhanced["systems"][name]["si_sdr"] for name in ("noisy", "wavecast"))
+    gains = [
+        groups["all"]["separated"]["si_sdr"] - groups["all"]["mixture"]["si_sdr"]
+        for groups in (separated["sets"][name] for name in ("dry", "varied"))
+    ]
+    (step,) = [row for row in read("transcribe_speed")["rows"] if (row["precision"], row["streams"]) == ("int8", 1)]
+    spotted, shapes = read("keyword_quality"), read("moving_shapes")["models"][0]
+    ((_, table),) = read("forecast_quality")["rmse"].items()
+    at = read("forecast_quality")["lead_hours"].index(6.0)
+    alarms = spotted["planted_clean"]["as_chosen"]
+    rows = [
+        (
+            "noise out of speech",
+            "`wavecast enhance`",
+            "`frcrn.stream16k`",
+            latency("frcrn.stream16k"),
+            f"SI-SDR {noisy:.1f} -> {clean:.1f} dB, {enhanced['cpu_seconds_per_second']['wavecast']:.2f} CPU s per s",
+        ),
+        (
+            "every voice on its own",
+            "`wavecast separate`",
+            "`mossformer2.ss2_small`",
+            "whole recordings",
+            f"{gains[0]:.1f} to {gains[1]:.1f} dB gained, {separated['cpu_seconds_per_second']:.2f} CPU s per s",
+        ),
+        (
+            "speech to text",
+            "`wavecast transcribe`",
+            "none yet; `.nemo` archives",
+            "80 ms and the look-ahead",
+            f"{step['step_ms']:.0f} ms for 80 ms of speech (115 M, int8)",
+        ),
+        (
+            "single words",
+            "`wavecast spot`",
+            f"`{spotted['model']}`",
+            f"{spotted['latency_ms']:.0f} ms",
+            f"{100 * alarms['recall']:.0f} % found, {alarms['alarms_per_hour']:.1f} false alarms an hour",
+        ),
+        (
+            "weather fields and video",
+            "`wavecast forecast`",
+            "`convs5.era5_uk_t2m` and four more",
+            "one step",
+            f"{table['convs5.era5_uk_t2m'][at]:.2f} K after 6 h (persistence {table['persistence'][at]:.2f})",
+        ),
+        (
+            "activities in video",
+            "`wavecast recognize`",
+            f"`{shapes['model']}`",
+            "one frame",
+            f"{100 * shapes['accuracy']:.1f} % of generated activities",
+        ),
+    ]
+    head = "| what | command | model that ships | latency live | measured |\n|---|---|---|---|---|"
+    return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def latency(model: str) -> str:
+    """Give the latency that a shipped card states."""
+    card = yaml.safe_load((ROOT / "checkpoints" / f"{model}.yaml").read_text(encoding="utf-8"))
+    return f"{card['latency_ms']:.0f} ms"
+
+
 PLACES = {
     "README.md": {
+        "apps": apps,
         "quality": quality,
         "speed": speed,
         "windows": windows,
         "forecasts": forecasts,
         "separation": separation,
         "separation_speed": separation_speed,
+        "keywords": keywords,
+        "activities": activities,
     },
     "checkpoints/README.md": {"variants": variants, "moving_mnist": moving_mnist, "forecast_speed": forecast_speed},
 }

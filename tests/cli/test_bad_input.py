@@ -1,4 +1,4 @@
-"""Whatever is wrong with an input or an output of `wavecast enhance` and `wavecast separate`: a clear word, the right
+"""Whatever is wrong with an input or an output of `wavecast enhance`, `separate` and `spot`: a clear word, the right
 exit code, nothing lost.
 
 Damaged files by the thousand are in properties/test_fuzz_audio.py, models and options in test_bad_options.py.
@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from kit.command_line import App
 from kit.separators import write_separator
+from kit.spotters import write_spotter
 from wavecast.apps.enhancement import recording
 from wavecast.datamodules import audio_files
 
@@ -37,52 +39,29 @@ def noise(samples, channels=1):
     return 0.1 * np.random.default_rng(0).standard_normal((samples, channels))
 
 
-class App:
-    """A command with the options that it needs here.
-
-    Args:
-        wavecast: runs commands.
-        name: of the command.
-        results: what becomes of a name without suffix, for each result.
-        options: of the command.
-    """
-
-    def __init__(self, wavecast, name, results, *options):
-        self.wavecast, self.name, self.results, self.options = wavecast, name, results, options
-
-    def __call__(self, *words):
-        """Run it."""
-        return self.wavecast(self.name, *self.options, *words)
-
-    def fails(self, code, text, *words, hint=""):
-        """Run it; it must fail."""
-        return self.wavecast.fails(code, text, self.name, *self.options, *words, hint=hint)
-
-    def files(self, *inputs):
-        """Name the results of inputs."""
-        pairs = [name.rsplit(".", 1) for name in inputs]
-        return sorted(f"{stem}{result}.{suffix}" for stem, suffix in pairs for result in self.results)
-
-    def result(self, name):
-        """Name the first result of an input."""
-        stem, suffix = name.rsplit(".", 1)
-        return f"{stem}{self.results[0]}.{suffix}"
-
-
 @pytest.fixture(scope="module")
 def separator(tmp_path_factory):
     return write_separator(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture(params=["enhance", "separate"])
-def app(request, wavecast, separator):
-    """The commands that make sound of sound."""
+@pytest.fixture(scope="module")
+def spotter(tmp_path_factory):
+    return write_spotter(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(params=["enhance", "separate", "spot"])
+def app(request, wavecast, separator, spotter):
+    """The commands on sound; transcription is in test_transcribe.py."""
     if request.param == "enhance":
         return App(wavecast, "enhance", [".enhanced"])
+    if request.param == "spot":
+        return App(wavecast, "spot", [""], "--model", spotter, suffix="jsonl")
     return App(wavecast, "separate", ["_1", "_2"], "--speakers", "2", "--model", separator)
 
 
 enhance = pytest.mark.parametrize("app", ["enhance"], indirect=True)
+sounding = pytest.mark.parametrize("app", ["enhance", "separate"], indirect=True)
+"""Tests of commands that make sound of sound."""
 
 
 @pytest.fixture
@@ -94,8 +73,8 @@ def refused(app, sound, tmp_path):
         said = app.fails(1, text, first, path, last, "-o", tmp_path / "out", *options, hint=hint)
         first = "first.flac" if "--format" in options else "first.wav"
         assert names(tmp_path / "out") == app.files(first, "last.flac")
-        assert read(tmp_path / "out" / app.result("last.flac")).shape == (1, 1600)
-        assert "2 done, 1 failed" in said.err
+        assert app.suffix or read(tmp_path / "out" / app.result("last.flac")).shape == (1, 1600)
+        assert ("1 failed" if app.suffix else "2 done, 1 failed") in said.err
         assert said.err.count("wavecast: error:") == 1
         return said
 
@@ -199,6 +178,7 @@ def test_a_header_without_sound(refused, sound):
     refused(path, "header.wav holds no sound: it ends after its header", "cut off")
 
 
+@sounding
 @pytest.mark.parametrize("name", ["cut.wav", "cut.aiff"])
 def test_truncated_data_gives_what_is_there_and_says_so(taken, sound, name):
     path = sound(name)
@@ -215,6 +195,7 @@ def test_truncated_compressed_data_is_refused(refused, sound):
     refused(path, "cut.flac is damaged", "cut off")
 
 
+@sounding
 @pytest.mark.parametrize("name", ["really.mp3", "really.txt", "really", "really.WAV"])
 def test_a_wrong_extension_does_no_harm(app, taken, tmp_path, name):
     """The content counts; the result is named after it."""
@@ -228,6 +209,7 @@ def test_a_wrong_extension_does_no_harm(app, taken, tmp_path, name):
 # Sound that is sound, but odd.
 
 
+@sounding
 def test_no_samples(taken, tmp_path):
     soundfile.write(tmp_path / "none.wav", noise(0), RATE)
     y, row, said = taken(tmp_path / "none.wav")
@@ -236,11 +218,13 @@ def test_no_samples(taken, tmp_path):
     assert "has no samples" in said
 
 
+@sounding
 def test_no_samples_where_the_container_cannot_hold_none(refused, tmp_path):
     soundfile.write(tmp_path / "none.wav", noise(0), RATE)
     refused(tmp_path / "none.wav", "cannot hold a recording of no samples", "--format wav", "--format", "flac")
 
 
+@sounding
 @pytest.mark.parametrize("rate", [16000, 48000])
 def test_one_sample(taken, tmp_path, rate):
     soundfile.write(tmp_path / "one.wav", [0.5], rate, subtype="FLOAT")
@@ -265,6 +249,7 @@ def test_samples_that_are_no_numbers_become_silence_and_spoil_no_others(taken, a
     assert np.abs(y[0, 4000:]).max() > 0
 
 
+@sounding
 def test_nothing_but_nan(taken, tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.full(4000, np.nan), RATE, subtype="FLOAT")
     y, row, _ = taken(tmp_path / "nan.wav")
@@ -272,6 +257,7 @@ def test_nothing_but_nan(taken, tmp_path):
     assert row["level_in"] == {"rms_db": None, "peak_db": None}
 
 
+@sounding
 def test_digital_silence_stays_silent(taken, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros((8000, 2)), RATE)
     y, row, _ = taken(tmp_path / "silent.wav")
@@ -350,12 +336,14 @@ def test_a_target_below_a_file(app, sound, tmp_path):
     assert (tmp_path / "file").read_text() == "no folder"
 
 
+@sounding
 def test_a_target_that_is_a_folder(app, sound, tmp_path):
     (tmp_path / app.result("noisy.wav")).mkdir()
     app.fails(1, "is a folder", sound(seconds=0.1), hint="give a file name")
     assert names(tmp_path / app.result("noisy.wav")) == []
 
 
+@sounding
 def test_a_full_disk(app, sound, tmp_path, monkeypatch):
     """There is room for the first file, not for the second, and again for the third."""
     paths = [sound(f"{name}.wav", seconds=seconds) for name, seconds in (("a", 0.2), ("b", 1.0), ("c", 0.2))]
@@ -374,6 +362,7 @@ def test_a_full_disk(app, sound, tmp_path, monkeypatch):
     assert read(out / app.result("c.wav")).shape == (1, 3200)
 
 
+@sounding
 def test_a_full_disk_keeps_what_was_to_be_overwritten(app, sound, tmp_path, monkeypatch):
     path, target = sound(), tmp_path / "out" / app.result("noisy.wav")
     target.parent.mkdir()
@@ -384,6 +373,7 @@ def test_a_full_disk_keeps_what_was_to_be_overwritten(app, sound, tmp_path, monk
     assert names(target.parent) == [target.name]
 
 
+@sounding
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_report_to_a_full_disk(app, sound, tmp_path):
     path = sound(seconds=0.1)
@@ -416,12 +406,14 @@ def test_a_template_that_names_the_input(app, sound, tmp_path):
     assert (tmp_path / "noisy.wav").read_bytes() == before
 
 
+@sounding
 def test_an_output_that_is_another_input(app, sound, tmp_path):
     sound("a.wav"), sound(app.result("a.wav"))
     app.fails(1, f"{app.result('a.wav')} is an input itself", f"{tmp_path}/*.wav", "--overwrite", hint="-o")
     assert names(tmp_path) == sorted([app.result("a.wav"), "a.wav"])
 
 
+@sounding
 def test_an_output_that_exists(app, sound, tmp_path):
     first, second = sound("a.wav", seconds=0.1), sound("b.wav", seconds=0.1)
     (tmp_path / "out").mkdir()
@@ -435,6 +427,7 @@ def test_an_output_that_exists(app, sound, tmp_path):
     assert read(tmp_path / "out" / app.result("a.wav")).shape == (1, 1600)
 
 
+@sounding
 def test_a_picture_that_exists_stops_the_work_before_it_begins(app, sound, tmp_path):
     path = sound(seconds=0.1)
     picture = app.result("noisy.png")
@@ -473,6 +466,7 @@ def test_one_input_named_twice_is_done_once(app, sound, tmp_path, monkeypatch):
 # Names.
 
 
+@sounding
 @pytest.mark.parametrize(
     "name", ["new\nline", "emoji 🎤 ä", "-dash", "--help", "{stem}", "100%s", "[a]*", "a" * 230, "🎤" * 55]
 )
@@ -482,6 +476,7 @@ def test_odd_names(app, taken, sound, tmp_path, name):
     assert row["output"] == str(tmp_path / "out" / app.result(f"{name}.wav"))
 
 
+@sounding
 @pytest.mark.parametrize("name", ["-dash.wav", "--help.wav", "@list.wav"])
 def test_names_that_begin_like_something_else(app, sound, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -512,6 +507,7 @@ def test_a_name_that_is_no_text(app, sound, tmp_path):
 # test_separate.py.
 
 
+@sounding
 def test_a_file_sent_to_a_reader_that_has_left(app, sound, streams):
     out, into = os.pipe()
     os.close(out)
@@ -521,6 +517,7 @@ def test_a_file_sent_to_a_reader_that_has_left(app, sound, streams):
     assert (said.code, said.err) == (0, "")
 
 
+@sounding
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_stdout_that_takes_no_more(app, sound, streams):
     with pathlib.Path("/dev/full").open("w") as full:
@@ -544,6 +541,7 @@ def test_a_pipe_without_sound(app, tmp_path, streams, data, text, hint):
         app.fails(1, text, "-", hint=hint)
 
 
+@sounding
 def test_ctrl_c_that_a_library_drops(app, sound, tmp_path, monkeypatch, keyboard):
     """Pressed while Python clears up an object, where no exception gets out: the work stops at the next block."""
 

@@ -32,6 +32,7 @@ def folder(tmp_path):
     names = ["noisy.wav", "a.flac", "b.ogg", "recordings/x.wav", "recordings/deep/y.wav"]
     names += ["talk.wav", "talks/one.wav", "talks/two.wav", "meeting.wav", "call.wav", "calls/one.wav"]
     names += [f"voices/speaker{i}/a.wav" for i in range(20)] + [f"noises/{i}.wav" for i in range(20)]
+    names += [f"words/{word}/{i:08x}_nohash_0.wav" for word in ("yes", "no") for i in range(20)]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / name, sound, 16000)
@@ -39,9 +40,12 @@ def folder(tmp_path):
     write_weatherbench1(atmosphere, tmp_path / "wb")
     atmosphere.to_netcdf(tmp_path / "era5.nc", engine="h5netcdf")
     write_digits(tmp_path / "digits")
+    write_digits(tmp_path / "digits", "t10k-images-idx3-ubyte.gz")
     frames = np.random.default_rng(1).integers(0, 255, (20, 32, 32, 3), np.uint8)
-    for name, part in (("clip.mp4", frames[:10]), ("truth.mp4", frames[10:15])):
-        with VideoWriter(tmp_path / name, 10, overwrite=False) as writer:
+    (tmp_path / "clips").mkdir()
+    videos = {"clip": frames[:10], "truth": frames[10:15], "clips/one": frames, "clips/two": frames, "long": frames}
+    for name, part in videos.items():
+        with VideoWriter(tmp_path / f"{name}.mp4", 10, overwrite=False) as writer:
             writer.write(part)
     texts = ("yes it is", "no it was not", "what a day", "come back soon", "three of them left")
     for name in ("speech", "heard"):
@@ -83,7 +87,12 @@ def test_commands_of_the_readme(block, folder):
         assert "2m_temperature" in (folder / "t2m.csv").read_text()
     if "talks/" in block:
         assert sorted(path.name for path in (folder / "text").iterdir()) == ["one.srt", "two.srt"]
-    if "calls/" in block:
+    if "spot calls/" in block:
+        assert sorted(path.name for path in (folder / "events").iterdir()) == ["one.csv", "one.png"]
+    if "recognize clips/" in block:
+        assert sorted(path.name for path in (folder / "found").iterdir()) == ["one.json", "two.json"]
+        assert (folder / "long.png").exists()
+    if "separate calls/" in block:
         assert (folder / "meeting_1.wav").exists()
         assert (folder / "separated" / "one_1.wav").exists()
         assert soundfile.info(folder / "voices.wav").samplerate == 16000

@@ -125,6 +125,16 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(work,
     assert list(Path("part").glob("resumed_*/metrics.csv"))
 
 
+def test_a_run_is_never_written_over_another(work, sounds, capsys):
+    words = [*recipe(), *sound_sources(sounds), "--quiet", "--run", "run"]
+    assert main(["train", "enhancement", *words]) == 0
+    before = (Path("run") / "metrics.csv").read_bytes()
+    assert main(["train", "enhancement", *words]) == 1
+    assert "run holds a run\nhint: give another folder, or go on with it: --resume run" in capsys.readouterr().err
+    assert main(["train", "enhancement", "--resume", "run", "--run", "run", "--quiet"]) == 0
+    assert (Path("run") / "metrics.csv").read_bytes() == before
+
+
 def test_early_stop(work, sounds):
     """A learning rate of zero improves nothing, so training ends after `patience` more epochs."""
     stop = {

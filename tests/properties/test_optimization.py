@@ -13,6 +13,7 @@ from wavecast.optimization import OptimizedTask
 DEFAULTS = {
     "optimizer": "adamw",
     "learning_rate": 1e-3,
+    "betas": (0.9, 0.999),
     "weight_decay": 1e-2,
     "undecayed": "vectors",
     "schedule": "cosine",

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wavecast.core.resample import Resampler
+from wavecast.core.sound_stream import SoundInput
 
 RATES = [8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000]
 
@@ -42,3 +43,21 @@ def test_samples_stay_in_their_place(rate):
     y = whole(Resampler(rate, 16000, 1), x)
     assert abs(int(np.argmax(y)) - 8000) <= 1
     assert abs(y.max() - 1) < 0.01
+
+
+@pytest.mark.parametrize("size", [1, 700, 100_000])
+def test_what_a_network_hears_does_not_depend_on_the_pieces(size):
+    x = np.random.default_rng(0).standard_normal((2, 150_000 if size > 1 else 300))
+    clean = x.copy()
+    x[0, :3] = [np.nan, np.inf, -1e20]
+    clean[0, :3] = 0
+    sound = SoundInput(2, 44_100, 16_000)
+    for _ in range(2):  # afterwards the next signal can begin
+        pieces = [piece for i in range(0, x.shape[1], size) for piece in sound.push(x[:, i : i + size])]
+        assert sound.seconds == x.shape[1] / 44_100
+        y = np.concatenate([*pieces, sound.flush()], 1)
+        assert np.array_equal(y, whole(Resampler(44_100, 16_000, 2), clean.astype(np.float32)))
+        assert sound.seconds == 0
+    assert sound.replaced == 6
+    with pytest.raises(ValueError, match=r"expected \(2, samples\), got \(3, 5\)"):
+        list(sound.push(np.zeros((3, 5))))

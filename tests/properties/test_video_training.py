@@ -100,7 +100,7 @@ def test_without_matplotlib_training_goes_on(tmp_path, monkeypatch, caplog):
     pictures = callbacks.ForecastPictures()
     for _ in range(2):
         validate(pictures, Trainer(tmp_path), VideoFormat(2, 2, 1, 1, 2, "unit"), *[torch.rand(2, 2, 2, 2, 1)] * 2)
-    assert [record.message for record in caplog.records] == ["no pictures: --plot and --animate need matplotlib"]
+    assert [record.message for record in caplog.records] == ["no pictures: a picture needs matplotlib"]
 
 
 def test_new_files_appear_whole_or_not_at_all(tmp_path):

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kit.streaming import check_block
+from wavecast.apps.transcription.decoding import GreedyTransducer
+from wavecast.apps.transcription.fastconformer import FastConformer
 from wavecast.apps.transcription.transducer import Joint, Prediction, Read
 from wavecast.core.block import Frames
 from wavecast.core.groups import Chain
@@ -21,18 +23,49 @@ class Ids(nn.Module):
         return x[..., 0].long() % (VOCABULARY + 1)
 
 
-def network(layers: int = 1) -> Prediction:
+def network(layers: int = 1, kind: str = "lstm") -> Prediction:
     torch.manual_seed(layers)
-    prediction = Prediction(VOCABULARY, WIDTH, layers).eval()
-    for parameter in prediction.lstm.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    prediction = Prediction(VOCABULARY, WIDTH, layers, kind=kind).eval()
+    for name, parameter in prediction.named_parameters():
+        if not name.startswith("embedding"):
+            nn.init.normal_(parameter, std=0.5)
     return prediction
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_the_prediction_network_keeps_the_law(layers):
+@pytest.mark.parametrize(("layers", "kind"), [(1, "lstm"), (2, "lstm"), (2, "gru"), (1, "slstm")])
+def test_the_prediction_network_keeps_the_law(layers, kind):
     tokens = torch.randint(VOCABULARY + 1, (3, 30, 1)).float()
-    check_block(Chain(ids=Frames(Ids()), prediction=network(layers)), tokens)
+    check_block(Chain(ids=Frames(Ids()), prediction=network(layers, kind)), tokens)
+
+
+@pytest.mark.parametrize("kind", ["gru", "slstm"])
+def test_other_recurrent_networks_read_tokens_in_greedy_decoding(kind):
+    prediction, joint = network(2, kind), Joint(WIDTH, WIDTH, 8, VOCABULARY).eval()
+    decoder, frames = GreedyTransducer(prediction, joint), torch.randn(2, 6, WIDTH)
+    whole, _ = decoder.step(frames, None)
+    first, state = decoder.step(frames[:, :3], None)
+    second, _ = decoder.step(frames[:, 3:], state)
+    assert [a.ids + b.ids for a, b in zip(first, second, strict=True)] == [tokens.ids for tokens in whole]
+    assert any(tokens.ids for tokens in whole)
+    with torch.no_grad():  # the definition: what was read decides the next symbol
+        ids, t, said = [], 0, 0
+        while t < 6:
+            read, _ = prediction(prediction.with_start(torch.tensor([ids], dtype=torch.long)))
+            best = int(joint(frames[:1, t : t + 1], read[:, -1:]).argmax())
+            if best == VOCABULARY or said == 10:
+                t, said = t + 1, 0
+            else:
+                ids, said = [*ids, best], said + 1
+    assert ids == whole[0].ids
+
+
+def test_a_network_with_another_kind_of_prediction_keeps_its_names():
+    options = {"width": 16, "layers": 1, "heads": 2, "subsampling_channels": 4, "prediction_width": 8, "joint_width": 8}
+    keys = list(FastConformer(VOCABULARY, **options, prediction_kind="gru").state_dict())
+    assert "prediction.layers.0.weight" in keys
+    assert "prediction.lstm.weight_hh_l0" in FastConformer(VOCABULARY, **options).state_dict()
+    with pytest.raises(ValueError, match="kind 'elman'"):
+        FastConformer(VOCABULARY, **options, prediction_kind="elman")
 
 
 @pytest.mark.parametrize("layers", [1, 2])

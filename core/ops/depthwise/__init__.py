@@ -5,15 +5,14 @@ is its definition, `cpu` and `triton` compute it. Gradients are calls of the sam
 derivative exists.
 """
 
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+from wavecast.core.ops.backends import choose
 
 MOST_TAPS = 64
 
@@ -121,25 +120,7 @@ class TapGradient(Function):
 
 def backend(x: Tensor) -> ModuleType:
     """Choose who computes: the Triton kernels for a CUDA tensor where Triton is installed, else plain torch."""
-    return kernels() if x.is_cuda and has_triton() else plain()
-
-
-@cache
-def has_triton() -> bool:
-    """Tell whether Triton is installed; it is imported with the first CUDA tensor, not before."""
-    return find_spec("triton") is not None
-
-
-@cache
-def kernels() -> ModuleType:
-    """Import the Triton kernels."""
-    return import_module("wavecast.core.ops.depthwise.triton")
-
-
-@cache
-def plain() -> ModuleType:
-    """Import the torch form."""
-    return import_module("wavecast.core.ops.depthwise.cpu")
+    return choose("depthwise", x)
 
 
 def number_runs(segments: Tensor) -> Tensor:

@@ -5,15 +5,14 @@ It is the state of an S5 or ConvS5 layer, of a gated recurrence and of an expone
 of derivative exists.
 """
 
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+from wavecast.core.ops.backends import choose
 
 HALF = (torch.float16, torch.bfloat16)
 DTYPES = (*HALF, torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -115,25 +114,7 @@ def factor_gradient(a: Tensor, left: Tensor, right: Tensor, starts: Tensor | Non
 
 def backend(b: Tensor) -> ModuleType:
     """Choose who computes: the Triton kernels for a CUDA tensor where Triton is installed, else plain torch."""
-    return kernels() if b.is_cuda and has_triton() else plain()
-
-
-@cache
-def has_triton() -> bool:
-    """Tell whether Triton is installed; it is imported with the first CUDA tensor, not before."""
-    return find_spec("triton") is not None
-
-
-@cache
-def kernels() -> ModuleType:
-    """Import the Triton kernels."""
-    return import_module("wavecast.core.ops.scan.triton")
-
-
-@cache
-def plain() -> ModuleType:
-    """Import the torch form."""
-    return import_module("wavecast.core.ops.scan.cpu")
+    return choose("scan", b)
 
 
 def state_dtype(a: Tensor, b: Tensor, initial: Tensor | None) -> torch.dtype:

@@ -1,0 +1,1 @@
+../../../apps/wavecast/options.py

@@ -34,12 +34,10 @@ from wavecast.core.sound_stream import SoundInput, check_rate, check_sound
 from wavecast.core.stream import Stream, latency
 
 DEFAULT_MODEL = "lmuformer.commands35"
-DECISION = "decision"
-"""Where the metrics of a card say how its posteriors become events, as found on validation data: `threshold` of all
-words, `thresholds` of some, `smoothing`, `refractory` (seconds), `hop` (frames), and `posteriors`: "sigmoid" (every
-class by itself, as the networks are published), or "softmax" (one of them). Each may be missing."""
 LIMITS = (("threshold", 0, 1), ("smoothing", 0, 60), ("refractory", 0, 3600), ("hop", 1, 1000))
-"""Of options: name, smallest and greatest value."""
+"""What the `decision` of a card may say, each with its smallest and greatest value: `threshold` of all words, seconds
+of `smoothing` and `refractory` time, frames from one decision to the next. It may have `thresholds` of single words
+and `posteriors`, too: "sigmoid" (every class by itself, as the networks are published), or "softmax" (one of them)."""
 POSTERIORS = {"sigmoid": torch.sigmoid, "softmax": partial(torch.softmax, dim=-1)}
 """Of logits (..., classes)."""
 HOP_FRAMES = 8
@@ -89,7 +87,7 @@ class Spotter:
         self.card, self.network, self.device = card, network, torch.device(device)
         self.sample_rate, self.classes = card.sample_rate, card.classes
         self.words = tuple(one for one in card.classes if one not in REJECTED)
-        self._decision: Mapping[str, Any] = card.metrics.get(DECISION, {})
+        self._decision = card.decision
         self._check(self._decision, f"the card of {card.name}")
         self.activation: Callable[[Tensor], Tensor] = POSTERIORS[self._decision.get("posteriors", "sigmoid")]
 
@@ -236,10 +234,6 @@ class Spotter:
 
     def _check(self, values: Mapping[str, Any], source: str) -> None:
         """Refuse values that make no events, wherever they come from."""
-        if not isinstance(values, Mapping):
-            raise WavecastError(
-                f"{source} says {DECISION} {values}", f"it has {', '.join(name for name, *_ in LIMITS)}"
-            )
         thresholds = values.get("thresholds", {})
         self._know(thresholds)
         for name in thresholds:

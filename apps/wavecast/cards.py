@@ -56,14 +56,14 @@ NEEDED_FOR = {
 """What the card of a model for a task must say beside that."""
 KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "architecture", "task"), str),
-    **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "fields"), Mapping),
+    **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "fields", "decision"), Mapping),
     **dict.fromkeys(("sample_rate", "block"), int),
     "window_seconds": Real,
     "classes": Sequence,
     "data": Sequence,
 }
 """What the fields hold that programs read; the others are for people."""
-ABSENT = ("sample_rate", "classes", "fields", "tokenizer", "window_seconds")
+ABSENT = ("sample_rate", "classes", "decision", "fields", "tokenizer", "window_seconds")
 """Fields that a card leaves out when they are empty: no model has all of them."""
 TOKENIZER = "wavecast_tokenizer"
 """Where a checkpoint of training has the bytes of its tokenizer, as `packed` made them."""
@@ -80,6 +80,8 @@ class Card:
         hyperparameters: keyword arguments of the architecture, plain data.
         sample_rate: in hertz, of a model for sound.
         classes: what a model tells apart, in the order of its outputs: words or activities.
+        decision: of a spotter: how posteriors become events, as chosen on validation data
+            (`wavecast.apps.keywords.inference`).
         fields: of a forecaster: channels, grid, steps and scales of its fields or its video (`format` and
             `video_format` in `wavecast.apps.forecasting`).
         weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
@@ -103,6 +105,7 @@ class Card:
     hyperparameters: Mapping[str, Any]
     sample_rate: int = 0
     classes: tuple[str, ...] = ()
+    decision: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Mapping[str, Any] = field(default_factory=dict)

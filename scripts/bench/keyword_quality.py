@@ -34,7 +34,7 @@ from wavecast.apps.keywords.evaluation import (
     point_row,
     score_clips,
 )
-from wavecast.apps.keywords.inference import DECISION, Spotter
+from wavecast.apps.keywords.inference import Spotter
 from wavecast.datamodules.keywords import KeywordData
 from wavecast.datamodules.mixing import Chances
 from wavecast.training import read_recipe
@@ -86,8 +86,7 @@ def listen(spotter: Spotter, data: KeywordData, noisy: KeywordData, planted: int
 
 def deciding(spotter: Spotter, decision: dict[str, Any]) -> Spotter:
     """Let a spotter decide in another way."""
-    card = replace(spotter.card, metrics={**spotter.card.metrics, DECISION: decision})
-    return Spotter(card, spotter.network, spotter.device)
+    return Spotter(replace(spotter.card, decision=decision), spotter.network, spotter.device)
 
 
 def choose(spotter: Spotter, sounds: dict[str, list[Heard]]) -> dict[str, Any]:

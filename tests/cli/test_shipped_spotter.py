@@ -31,7 +31,7 @@ def test_its_card_says_what_was_measured_and_that_its_voices_are_synthetic():
     assert card.metrics["script"] == "scripts/bench/keyword_quality.py"
     assert card.metrics["views_clean"]["words"] >= 140
     assert card.metrics["planted_clean"]["hours"] > 1
-    assert 0 < card.metrics["decision"]["threshold"] < 1
+    assert 0 < card.decision["threshold"] < 1
 
 
 def test_the_words_of_the_example_are_found_and_nothing_else(wavecast):

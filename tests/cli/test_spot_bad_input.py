@@ -200,7 +200,7 @@ def test_what_live_sound_cannot_have(wavecast, model, words, text, hint):
         ({"posteriors": "relu"}, "the card of lmuformer.tones says posteriors relu"),
         ({"hop": 0}, "the card of lmuformer.tones says hop 0"),
         ({"refractory": -1}, "the card of lmuformer.tones says refractory -1"),
-        ([1], "the card of lmuformer.tones says decision [1]"),
+        ([1], "is no card: decision is [1]"),
     ],
 )
 def test_a_card_that_decides_nothing(wavecast, recording, tmp_path, decision, text):

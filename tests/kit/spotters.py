@@ -30,10 +30,17 @@ def write_spotter(folder: Path, name: str = "tones", rejects: bool = True, decis
     """
     folder.mkdir(parents=True, exist_ok=True)
     classes = ("_unknown_", "low", "high", "_silence_") if rejects else ("low", "high")
-    metrics = {} if decision is None else {"decision": decision}
     sizes = {**SIZES, "classes": len(classes)}
     card = Card(
-        f"lmuformer.{name}", "lmuformer", "spot", sizes, RATE, classes, block=1280, latency_ms=80.0, metrics=metrics
+        f"lmuformer.{name}",
+        "lmuformer",
+        "spot",
+        sizes,
+        RATE,
+        classes,
+        decision=decision or {},
+        block=1280,
+        latency_ms=80.0,
     )
     network = build_network(card)
     with torch.no_grad():

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -128,8 +127,7 @@ class ActivityTask(OptimizedTask):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Compute the loss of a batch; dropout is a function of its number."""
-        place = [self.hparams["seed"], self.global_step, index % self.trainer.accumulate_grad_batches, self.global_rank]
-        torch.manual_seed(int(np.random.default_rng(place).integers(1 << 62)))
+        self.chance_of(index)
         loss = self._losses(self(batch["clip"]), batch["target"], self.hparams["label_smoothing"]).mean()
         self.clips_seen += len(batch["target"]) * self.trainer.world_size
         self.log("train_loss", loss, prog_bar=True)

@@ -123,8 +123,7 @@ class KeywordTask(SoundTask):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Compute the loss of a batch; dropout is a function of its number."""
-        rng = np.random.default_rng([self.hparams["seed"], self.batch_number(index), 4])
-        torch.manual_seed(int(rng.integers(1 << 62)))
+        self.chance_of(index)
         loss = self.losses(self(batch["sound"], batch["number"]), batch["target"]).mean()
         self.hear(batch["sound"].numel())
         self.log("train_loss", loss, prog_bar=True)

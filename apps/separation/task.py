@@ -6,8 +6,6 @@ and tensors only, so `wavecast separate --model x.ckpt` takes it as it is.
 
 from typing import Any
 
-import numpy as np
-import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
@@ -83,8 +81,7 @@ class SeparationTask(SoundTask):
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Compute the loss of a batch; dropout is a function of its number."""
-        rng = np.random.default_rng([self.hparams["seed"], self.batch_number(index), 4])
-        torch.manual_seed(int(rng.integers(1 << 62)))
+        self.chance_of(index)
         mixture, sources = batch["mixture"], batch["sources"]
         loss, _ = pit(self(mixture), sources, mixture, self.loss, self.threshold)
         self.hear(mixture.numel())

@@ -46,12 +46,6 @@ class SoundTask(OptimizedTask):
         """Count the samples of a batch, as often as there are processes."""
         self.heard_seconds += samples * self.trainer.world_size / self.card.sample_rate
 
-    def batch_number(self, index: int) -> int:
-        """Give the number of a training batch, counted over all processes and resumed runs."""
-        together = self.trainer.accumulate_grad_batches
-        done = self.global_step * together + index % together
-        return int(done * self.trainer.world_size + self.global_rank)
-
     def on_train_epoch_end(self) -> None:
         """Log how many hours of sound were heard."""
         self.log("heard_hours", self.heard_seconds / 3600)

@@ -179,9 +179,7 @@ class TranscriptionTask(SoundTask):
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """Compute the loss of a batch, for a look-ahead drawn for it."""
-        number = self.batch_number(index)
-        rng = np.random.default_rng([self.hparams["seed"], number, 4])
-        torch.manual_seed(int(rng.integers(1 << 62)))
+        rng = self.chance_of(index)
         contexts = self.network.contexts
         self.network.choose_context(*contexts[int(rng.integers(len(contexts)))])
         frames, lengths = self(batch["sound"], batch["lengths"], batch["numbers"])

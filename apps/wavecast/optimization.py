@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.callbacks import WeightAveraging
@@ -93,6 +94,19 @@ class OptimizedTask(LightningModule):
                 f"give --model.architecture {card.architecture}, or another model",
             )
         load_strict(self.network, load_network(card).state_dict(), source)
+
+    def chance_of(self, index: int) -> np.random.Generator:
+        """Make what is random in a training step a function of `seed` and the number of its batch.
+
+        Batches are counted over all processes and resumed runs, so that these compute what one uninterrupted process
+        would have. torch's own chance (dropout) is seeded; more may be drawn from what is given back.
+        """
+        together = self.trainer.accumulate_grad_batches
+        done = self.global_step * together + index % together
+        number = int(done * self.trainer.world_size + self.global_rank)
+        rng = np.random.default_rng([self.hparams["seed"], number, 4])
+        torch.manual_seed(int(rng.integers(1 << 62)))
+        return rng
 
     def configure_callbacks(self) -> list[Callback]:
         """Average the weights, if asked to."""

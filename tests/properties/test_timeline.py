@@ -54,10 +54,17 @@ def probabilities(network, x, times, start, window):
     if not follows:
         chosen = [chosen[int((i + 0.5) * len(chosen) / count)] for i in range(count)]
     past = history(network.modalities)
-    seen = [np.stack([x[max(0, k - past + j)] for j in range(past + 1)]) for k in chosen]
+    seen = [np.stack([x[before(times, k, j, rate)] for j in range(past, -1, -1)]) for k in chosen]
     clip = np.concatenate([join(network.modalities, resize_frames(one, network.size)) for one in seen])
     with torch.inference_mode():
         return log_probabilities(network(torch.from_numpy(clip)[None])[0])[0].exp().numpy()
+
+
+def before(times, k, count, rate):
+    """Find what a network sees before frame k: so many frames, at its own rate if it has one."""
+    if rate is None or not count:
+        return max(0, k - count)
+    return max((i for i, time in enumerate(times) if time <= times[k] - count / rate + 2e-3), default=0)
 
 
 def cut(x, rng):

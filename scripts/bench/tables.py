@@ -321,7 +321,7 @@ def apps() -> str:
             "single words",
             "`wavecast spot`",
             f"`{spotted['model']}`",
-            f"{spotted['latency_ms']:.0f} ms",
+            f"{alarms['latency']:.1f} s after a word",
             f"{100 * alarms['recall']:.0f} % found, {alarms['alarms_per_hour']:.1f} false alarms an hour",
         ),
         (

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from wavecast.datamodules.spec_augment import SpecAugment
+from wavecast.datamodules.vocal_tract import VocalTract
 
 
 class FeatureAugmentation:
     """Stretch the bands of normalized log-mel features, hide some and stretches of time, add uniform noise, and roll.
 
-    Stretched bands make a voice seem to come from a longer or shorter vocal tract, so that few voices become many
-    (Jaitly, Hinton 2013: "Vocal Tract Length Perturbation improves speech recognition"; linear in mel here). The rest
-    is as Gong et al. (2021: "AST: Audio Spectrogram Transformer") train, and LMUFormer after them.
+    All but the stretched bands is as Gong et al. (2021: "AST: Audio Spectrogram Transformer") train, and LMUFormer
+    after them.
 
     Args:
         band_width: most bands hidden.
@@ -20,7 +20,7 @@ class FeatureAugmentation:
         value: what is hidden becomes.
         noise: most of the noise, whose greatest value is drawn for each item.
         roll: features move by -roll to roll - 1 frames, and what leaves at one end enters at the other.
-        tract: bands are stretched by factors between 1 - tract and 1 + tract; the last one fills up.
+        tract: bands are stretched by up to this share (see `VocalTract`).
         seed: another seed gives other augmentation.
     """
 
@@ -35,7 +35,8 @@ class FeatureAugmentation:
         seed: int = 0,
     ) -> None:
         self.band_width, self.stretch, self.value = band_width, stretch, value
-        self.noise, self.roll, self.tract, self.seed = noise, roll, tract, seed
+        self.noise, self.roll, self.seed = noise, roll, seed
+        self.vocal_tract = VocalTract(tract, seed)
 
     def __call__(self, features: Tensor, numbers: Tensor) -> Tensor:
         """Augment a batch.
@@ -45,9 +46,7 @@ class FeatureAugmentation:
             numbers: of the items, (batch,).
         """
         frames = features.shape[1]
-        if self.tract:
-            drawn = [np.random.default_rng([self.seed, number, 6]).uniform(-1, 1) for number in numbers.tolist()]
-            features = stretch_bands(features, 1 + self.tract * torch.tensor(drawn))
+        features = self.vocal_tract(features, numbers)
         hide = SpecAugment(1, self.band_width, 1, self.stretch / frames, self.seed, self.value)
         features = hide(features, torch.full_like(numbers, frames), numbers)
         if not (self.noise or self.roll):
@@ -61,17 +60,3 @@ class FeatureAugmentation:
         noise = np.float32(self.noise * rng.random()) * rng.random(features.shape, np.float32)
         shift = int(rng.integers(-self.roll, self.roll)) if self.roll else 0
         return (features + torch.from_numpy(noise).to(features)).roll(shift, 0)
-
-
-def stretch_bands(features: Tensor, factors: Tensor) -> Tensor:
-    """Let band m have what was at m * factor, between bands linearly; beyond the last band it has that of the last.
-
-    Args:
-        features: (batch, frame, mel).
-        factors: (batch,).
-    """
-    mels = features.shape[2]
-    place = (torch.arange(mels) * factors[:, None]).clamp(max=mels - 1).to(features)
-    below = place.floor().clamp(max=mels - 2)
-    share, index = (place - below)[:, None], below.long()[:, None].expand_as(features)
-    return torch.lerp(features.gather(2, index), features.gather(2, index + 1), share)

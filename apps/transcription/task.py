@@ -25,6 +25,7 @@ from wavecast.cards import TOKENIZER, Card, find_model, load_network, load_stric
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.spec_augment import SpecAugment
 from wavecast.datamodules.transcription import TranscriptionData
+from wavecast.datamodules.vocal_tract import VocalTract
 from wavecast.optimization import plain
 
 SAMPLE_RATE = 16_000
@@ -47,6 +48,7 @@ class TranscriptionTask(SoundTask):
         band_width: most bands of one.
         stretches: masks of time stretches.
         stretch_share: longest of them, as a share of the utterance.
+        tract: mel bands are stretched by up to this share, as by a longer or shorter vocal tract.
         transducer_items: validation items of a set that the transducer transcribes, too.
         betas: of the optimizer.
         weight_decay: of the optimizer.
@@ -75,6 +77,7 @@ class TranscriptionTask(SoundTask):
         band_width: int = 27,
         stretches: int = 10,
         stretch_share: float = 0.05,
+        tract: float = 0.0,
         transducer_items: int = 64,
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 1e-3,
@@ -88,6 +91,7 @@ class TranscriptionTask(SoundTask):
         super().__init__(betas=betas, **chosen, **optimization)
         self.tokenizer: Tokenizer | None = None
         self.spec_augment = SpecAugment(bands, band_width, stretches, stretch_share, seed)
+        self.vocal_tract = VocalTract(tract, seed)
         self.sets: list[str] = []
 
     def meet(self, data: LightningDataModule) -> None:
@@ -173,7 +177,7 @@ class TranscriptionTask(SoundTask):
         x, _ = features(sound, lengths=lengths)
         lengths = features.out_length(lengths)
         if numbers is not None:
-            x = self.spec_augment(x, lengths, numbers)
+            x = self.spec_augment(self.vocal_tract(x, numbers), lengths, numbers)
         frames, _ = encoder(x, lengths=lengths)
         return frames, encoder.out_length(lengths)
 

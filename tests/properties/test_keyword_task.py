@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wavecast.apps.keywords.augmentation import FeatureAugmentation, stretch_bands
+from wavecast.apps.keywords.augmentation import FeatureAugmentation
 from wavecast.apps.keywords.decisions import Event
 from wavecast.apps.keywords.detection import LEVELS, Heard, Point, at_recall, curve, match, measure
 from wavecast.apps.keywords.lmuformer import LMUFormer
@@ -48,15 +48,6 @@ def test_noise_is_uniform_and_what_leaves_enters_at_the_other_end():
     torch.testing.assert_close(noise.mean((1, 2)), greatest / 2, rtol=0.05, atol=1e-3)
     assert float(greatest.max() - greatest.min()) > 0.05
     assert {(-shift) % 40 for shift in shifts} <= {k % 40 for k in range(-10, 10)}
-
-
-def test_bands_are_stretched_between_bands_linearly():
-    x, factors = features(3), [0.9, 1.0, 1.13]
-    found = stretch_bands(x, torch.tensor(factors))
-    mels = np.arange(x.shape[2])
-    for one, same, factor in zip(found, x, factors, strict=True):
-        expected = [np.interp(mels * factor, mels, frame) for frame in same.double().numpy()]
-        np.testing.assert_allclose(one.numpy(), expected, atol=1e-5)
 
 
 def test_augmentation_of_an_item_is_a_function_of_its_number():

@@ -59,6 +59,23 @@ def test_the_gradients_are_those_of_the_definition(causal):
         assert_close(one, other, 1e-12)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_output_and_gradients_are_near_in_bf16(causal):
+    torch.manual_seed(0)
+    block = Subsampling(80, 8, 6, causal)
+    x, weight = torch.randn(3, 61, 80), torch.randn(3, int(block.out_length(61)), 6)
+    expected = block(x)[0]
+    expected_gradients = torch.autograd.grad((expected * weight).sum(), list(block.parameters()))
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = block(x)
+    gradients = torch.autograd.grad((y.float() * weight).sum(), list(block.parameters()))
+    assert y.dtype == torch.bfloat16
+    assert float((y.float() - expected).norm().detach() / expected.norm().detach()) < 0.01
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        assert one.dtype == torch.float32
+        assert float((one - other).norm() / other.norm()) < 0.15  # ReLUs near zero let other gradients through
+
+
 class Twin:
     """Named tensors that the definition differentiates."""
 

@@ -70,10 +70,10 @@ def test_output_and_gradients_are_near_in_bf16(causal):
         y, _ = block(x)
     gradients = torch.autograd.grad((y.float() * weight).sum(), list(block.parameters()))
     assert y.dtype == torch.bfloat16
-    assert float((y.float() - expected).norm().detach() / expected.norm().detach()) < 0.01
-    for one, other in zip(gradients, expected_gradients, strict=True):
-        assert one.dtype == torch.float32
-        assert float((one - other).norm() / other.norm()) < 0.15  # ReLUs near zero let other gradients through
+    assert all(one.dtype == torch.float32 for one in gradients)
+    found, wanted = (torch.cat([one.flatten() for one in some]).detach() for some in (gradients, expected_gradients))
+    assert_close(y.float().detach(), expected.detach(), 0.02)
+    assert float((found - wanted).norm() / wanted.norm()) < 0.05
 
 
 class Twin:

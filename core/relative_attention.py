@@ -236,12 +236,13 @@ class RelativeAttention(Block):
     def table(self, most: int, least: int) -> Tensor:
         """Give W_pos r for the distances from `most` down to `least`: (head, feature, distance).
 
-        Where no gradient is asked for it is kept, until the weights change or larger distances come.
+        Where no gradient is asked for it is kept, until the weights or autocast change or larger distances come.
         """
         weight = self.position.weight
         if torch.is_grad_enabled() or weight.is_inference() or self.lookahead == inf:
             return self.project(most, least)
-        key = (weight.data_ptr(), weight._version, weight.dtype, weight.device)
+        mixed = torch.is_autocast_enabled(weight.device.type)
+        key = (weight.data_ptr(), weight._version, weight.dtype, weight.device, mixed)
         if self._table is None or self._table[0] != key:
             self._table = (key, most, least, self.project(most, least))
         _, held_most, held_least, rows = self._table

@@ -144,6 +144,15 @@ def test_kept_positions_follow_the_weights():
         assert_close(block(x)[0], definition(block, x, "chunked_limited", 6, 2), 1e-12)
 
 
+def test_kept_positions_follow_autocast():
+    block, x = attention("chunked_limited", 4, 0).float(), torch.randn(1, 9, WIDTH)
+    with torch.no_grad():
+        expected, _ = block(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert block(x)[0].dtype == torch.bfloat16
+        assert torch.equal(block(x)[0], expected)
+
+
 def test_rows_without_a_step_give_zeros():
     block, x = attention("chunked_limited", 6, 2), torch.full((2, 5, WIDTH), torch.nan, dtype=torch.float64)
     x[0] = torch.randn(5, WIDTH)

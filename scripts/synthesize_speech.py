@@ -1,0 +1,133 @@
+"""Make a packed corpus of synthetic English from texts, to teach a transcriber more words than recordings hold.
+
+    python scripts/synthesize_speech.py TEXTS... --out spoken/ --hours 20 [--apart-from CORPUS/tts]
+
+TEXTS are plain or HTML files, such as Debian's packages fortunes and anarchism bring. Their sentences are said by
+flite (Black, Lenzo 2001: three voices built of recordings, one of diphones) and by espeak-ng (formants, in many accents
+and timbres); both must be installed. Pitch and speed are drawn for each sentence. No sentence is taken that shares five
+words in a row with a text of the corpus of --apart-from, so that validation on its sentences stays validation.
+
+Sentence k of a seed is always the same. `wavecast train transcription --data.speech '[spoken]'` reads the result:
+FLAC of 16 kHz and an index.jsonl.
+"""
+
+import argparse
+import html
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+RATE = 16_000
+SHORTEST, LONGEST = 4, 28
+"""Words of a sentence."""
+SHARED = 5
+"""Words in a row that make two sentences the same text."""
+IN_A_FILE = 1_000
+SILENCE = 0.05
+"""Seconds kept before and behind what is said."""
+FLITE = {"kal16": 100, "awb": 130, "rms": 95, "slt": 170}
+"""Voices, and their mean pitch in Hz."""
+ACCENTS = ["en-us", "en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd"]
+TIMBRES = ["", *(f"+m{k}" for k in range(1, 9)), *(f"+f{k}" for k in range(1, 6)), "+klatt", "+klatt2", "+klatt4"]
+
+
+def sentences(path: Path) -> Iterator[str]:
+    """Find what can be said as it is written: sentences of letters and plain punctuation."""
+    text = path.read_text(errors="replace")
+    if path.suffix in (".html", ".htm"):
+        text = html.unescape(re.sub(r"<[^>]*>", "", re.sub(r"</?(p|h\d|li|blockquote|title)\b[^>]*>", "\n%\n", text)))
+    for part in re.split(r"\n%\n|\n\s*\n|\n\s+--", text):
+        for sentence in re.split(r"(?<=[.!?])[\"')]*\s+", " ".join(part.split())):
+            plain = re.sub(r"\s+", " ", re.sub(r"[\"()]|\s--+\s|\.\.+", " ", sentence)).strip()
+            if re.fullmatch(r"[A-Z][A-Za-z' ,;:-]*[a-z][.!?]", plain) and not re.search(r"[A-Z]{2}", plain):
+                yield plain
+
+
+def words(text: str) -> list[str]:
+    """Split into words in lower case."""
+    return re.findall(r"[a-z']+", text.lower())
+
+
+def runs(text: str) -> set[tuple[str, ...]]:
+    """Give all runs of SHARED words; the whole text when it is shorter."""
+    some = words(text)
+    return {tuple(some[k : k + SHARED]) for k in range(max(1, len(some) - SHARED + 1))}
+
+
+def choose(paths: list[Path], apart_from: Path | None, rng: np.random.Generator) -> list[str]:
+    """Draw an order of all sentences that may be said."""
+    known: set[tuple[str, ...]] = set()
+    if apart_from:
+        for line in (apart_from / "index.jsonl").read_text().splitlines():
+            known |= runs(json.loads(line)["text"])
+    found = dict.fromkeys(one for path in paths for one in sentences(path))
+    kept = [one for one in found if SHORTEST <= len(words(one)) <= LONGEST and not runs(one) & known]
+    return [kept[k] for k in rng.permutation(len(kept))]
+
+
+def command(text: str, out: Path, rng: np.random.Generator) -> tuple[str, list[str]]:
+    """Draw a voice, and give its name and the command that lets it say a text."""
+    if rng.random() < 0.5:
+        voice = str(rng.choice(list(FLITE)))
+        stretch, pitch = rng.uniform(0.8, 1.2), FLITE[voice] * rng.uniform(0.75, 1.35)
+        options = ["--setf", f"duration_stretch={stretch:.2f}", "--setf", f"int_f0_target_mean={pitch:.0f}"]
+        return f"flite_{voice}", ["flite", "-voice", voice, *options, "-t", text, "-o", str(out)]
+    voice = str(rng.choice(ACCENTS)) + str(rng.choice(TIMBRES))
+    speed, pitch = rng.integers(130, 210), rng.integers(25, 80)
+    return f"espeak_{voice}", ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", str(out), text]
+
+
+def say(text: str, out: Path, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+    """Say a text: the voice's name and float32 (samples,) at 16 kHz, with little silence around."""
+    voice, line = command(text, out, rng)
+    subprocess.run(line, check=True, capture_output=True)
+    sound, rate = soundfile.read(out, dtype="float32")
+    sound = soxr.resample(sound, rate, RATE)
+    loud = np.flatnonzero(np.abs(sound) > 0.01 * np.abs(sound).max())
+    margin = round(SILENCE * RATE)
+    sound = sound[max(0, loud[0] - margin) : loud[-1] + margin]
+    return voice, 0.5 * sound / np.abs(sound).max()
+
+
+def main() -> int:
+    """Say sentences until there are enough hours, and write them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder, which must not exist")
+    parser.add_argument("--hours", type=float, default=20.0)
+    parser.add_argument("--apart-from", type=Path, help="packed corpus whose texts are left out")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.out.exists():
+        parser.error(f"{options.out} exists\nhint: choose another --out")
+    chosen = choose(options.texts, options.apart_from, np.random.default_rng([options.seed, 0]))
+    options.out.mkdir(parents=True)
+    left, at = round(options.hours * 3600 * RATE), 0
+    with tempfile.TemporaryDirectory() as folder, (options.out / "index.jsonl").open("w") as index:
+        for first in range(0, len(chosen), IN_A_FILE):
+            file = f"spoken_{first // IN_A_FILE:02}.flac"
+            with soundfile.SoundFile(options.out / file, "w", RATE, 1, "PCM_16") as sink:
+                at = 0
+                for k in range(first, min(first + IN_A_FILE, len(chosen))):
+                    voice, sound = say(chosen[k], Path(folder) / "one.wav", np.random.default_rng([options.seed, 1, k]))
+                    sink.write(sound)
+                    line = {"file": file, "start": at, "samples": len(sound), "kind": "sent", "voice": voice}
+                    index.write(json.dumps({**line, "language": "en", "text": chosen[k]}) + "\n")
+                    at += len(sound)
+                    left -= len(sound)
+                    if left <= 0:
+                        return 0
+    print(f"the texts were said before the hours were full: {left / RATE / 3600:.1f} h are missing", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

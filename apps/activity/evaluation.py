@@ -8,8 +8,6 @@ Several models are those of the splits 1, 2 ... of one data set, and their mean 
 Videos are recognized as `wavecast recognize` does it: whole, each with one answer.
 """
 
-import warnings
-from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 from wavecast.apps.activity.confusion import confusion, draw_confusion, recall
 from wavecast.console import JsonReport, UsageError, say
 from wavecast.core.errors import WavecastError
-from wavecast.training import ignore_harmless, with_recipes
+from wavecast.evaluation import evaluation_parser, parsed
 
 Part = Literal["test", "validation"]
 TOP = 5
@@ -109,28 +107,13 @@ def parse(words: list[str]) -> Any:
     Raises:
         UsageError: an option is unknown or has a wrong value.
     """
-    from jsonargparse import ActionConfigFile, ArgumentParser
-
     from wavecast.datamodules.activities import ActivityData
 
-    parser = ArgumentParser(prog="wavecast evaluate activity", exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="NAME of a shipped recipe or PATH: its data")
-    parser.add_argument("--model", type=list[str] | str | None, help="a name or file; a list of them for splits")
+    parser = evaluation_parser("activity", ActivityData, list[str] | str | None)
     parser.add_argument("--weights", type=list[float] | None, help="of models that are fused (all alike)")
     parser.add_argument("--part", type=Part, default="test", help="test, or validation")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--plot", type=str | None, help="draw which class was found for which into this PNG")
-    parser.add_argument("--json", type=str | None, help="write one JSON object a video to this file, - for stdout")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_class_arguments(ActivityData, "data")
-    try:
-        with warnings.catch_warnings():
-            ignore_harmless()
-            args = parser.instantiate_classes(parser.parse_args(list(with_recipes(words))))
-    except ArgumentError as error:
-        raise UsageError(" ".join(str(error).split()), "wavecast evaluate activity --help") from error
+    args = parsed(parser, words)
     args.model = args.model if isinstance(args.model, list) else [args.model]
     return args
 

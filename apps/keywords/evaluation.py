@@ -24,12 +24,13 @@ from wavecast.apps.keywords.detection import Heard, Point, at_recall, curve
 from wavecast.apps.keywords.inference import Options, Spotter
 from wavecast.apps.keywords.score_pictures import draw_detection, draw_heard
 from wavecast.apps.keywords.views import clip_features
-from wavecast.apps.sound.evaluation import check_rate, evaluation_parser, number, parsed
+from wavecast.apps.sound.evaluation import check_rate, number
 from wavecast.console import JsonReport, UsageError, say
 from wavecast.core.errors import WavecastError
 from wavecast.datamodules.clips import Clips, open_clips
 from wavecast.datamodules.keywords import KeywordData
 from wavecast.datamodules.planted_words import PlantedWords
+from wavecast.evaluation import evaluation_parser, parsed
 
 BATCH = 32
 LONGEST = 120.0

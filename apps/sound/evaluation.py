@@ -1,11 +1,9 @@
-"""What evaluating models for sound has in common: options, scores that are installed, means, tables.
+"""What evaluating models for sound has in common: scores that are installed, means, tables.
 
 A row has the scores of an item under two sides, before and after the model: {"noisy": {"si_sdr": 3.2}, "enhanced": ...}
 """
 
 import math
-import warnings
-from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 from wavecast.apps.sound import metrics
 from wavecast.console import UsageError, say
 from wavecast.core.errors import WavecastError
-from wavecast.training import ignore_harmless, with_recipes
+from wavecast.evaluation import evaluation_parser, parsed
 
 Row = dict[str, Any]
 Sides = tuple[str, str]
@@ -29,45 +27,6 @@ def si_sdr(estimate: np.ndarray, clean: np.ndarray, sample_rate: int) -> float:
 
 SCORES: dict[str, Score] = {"si_sdr": si_sdr, "pesq": metrics.pesq, "stoi": metrics.stoi}
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi"}
-
-
-def evaluation_parser(task: str, data: type) -> Any:
-    """Build the parser of `wavecast evaluate` with the options that all sound has.
-
-    Args:
-        task: name of the task.
-        data: class of its data, whose arguments are options `--data.*`.
-    """
-    from jsonargparse import ActionConfigFile, ArgumentParser
-
-    parser = ArgumentParser(prog=f"wavecast evaluate {task}", exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="NAME of a shipped recipe or PATH: its data")
-    parser.add_argument("--model", type=str | None, help="a name from `wavecast models list`, or a file")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--json", type=str | None, help="write one JSON object an item to this file, - for stdout")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_class_arguments(data, "data")
-    return parser
-
-
-def parsed(parser: Any, words: list[str]) -> Any:
-    """Parse the options of `wavecast evaluate`; `data` comes as an object of its class.
-
-    Args:
-        parser: as `evaluation_parser` built it.
-        words: the options.
-
-    Raises:
-        UsageError: an option is unknown or has a wrong value.
-    """
-    try:
-        with warnings.catch_warnings():
-            ignore_harmless()
-            return parser.instantiate_classes(parser.parse_args(list(with_recipes(words))))
-    except ArgumentError as error:
-        raise UsageError(" ".join(str(error).split()), f"{parser.prog} --help") from error
 
 
 def parse(task: str, data: type, words: list[str]) -> Any:

@@ -8,8 +8,6 @@ case, without punctuation, numbers as they are written (`wavecast.datamodules.ma
 """
 
 import time
-import warnings
-from argparse import ArgumentError
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -19,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from wavecast.apps.transcription.error_rates import Errors, character_errors, total, word_errors
-from wavecast.console import JsonReport, UsageError, say
+from wavecast.console import JsonReport, say
+from wavecast.evaluation import evaluation_parser, parsed
 from wavecast.pictures import new_figure, save_picture
-from wavecast.training import ignore_harmless, with_recipes
 
 COLUMNS = f"{'WER %':>8}{'CER %':>8}{'subst.':>8}{'deleted':>8}{'inserted':>9}{'words':>8}"
 
@@ -118,15 +116,10 @@ def parse(words: list[str]) -> Any:
     Raises:
         UsageError: an option is unknown or has a wrong value.
     """
-    from jsonargparse import ActionConfigFile, ArgumentParser
-
     from wavecast.datamodules.transcription import TranscriptionData
 
-    parser = ArgumentParser(prog="wavecast evaluate transcription", exit_on_error=False)
+    parser = evaluation_parser("transcription", TranscriptionData)
     parser.add_argument("manifests", nargs="*", type=str, help="NeMo or lhotse JSONL, Kaldi folder, CSV, packed corpus")
-    parser.add_argument("--config", action=ActionConfigFile, help="NAME of a shipped recipe or PATH: its data")
-    parser.add_argument("--model", type=str | None, help="a name from `wavecast models list`, or a file")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="float32", help="float32 or int8")
     parser.add_argument(
         "--look-ahead", nargs="+", type=int, default=[], help="in ms; all those of the model by default"
@@ -134,20 +127,10 @@ def parse(words: list[str]) -> Any:
     parser.add_argument("--head", nargs="+", type=str, default=[], help="ctc, rnnt (all of the model)")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses that are followed")
     parser.add_argument("--files", action="store_true", help="print a line for every utterance, too")
-    parser.add_argument("--json", type=str | None, help="write one JSON object a line to this file, - for stdout")
     parser.add_argument("--plot", type=str | None, help="draw error rates against look-ahead into this PNG")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_class_arguments(TranscriptionData, "data")
     everything = {"validation_items": 1 << 40, "shortest": 0.0, "longest": 1e9, "leave_out": ""}
     parser.set_defaults({f"data.{name}": value for name, value in everything.items()})
-    try:
-        with warnings.catch_warnings():
-            ignore_harmless()
-            return parser.instantiate_classes(parser.parse_args(list(with_recipes(words))))
-    except ArgumentError as error:
-        raise UsageError(" ".join(str(error).split()), "wavecast evaluate transcription --help") from error
+    return parsed(parser, words)
 
 
 def heads(transcriber: Any, wanted: list[str]) -> list[str]:

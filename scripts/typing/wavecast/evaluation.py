@@ -1,0 +1,1 @@
+../../../apps/wavecast/evaluation.py

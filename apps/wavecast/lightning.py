@@ -17,6 +17,18 @@ from wavecast.console import say
 from wavecast.training import ignore_harmless, is_terminal, talk_line
 
 
+class Checkpoint(ModelCheckpoint):
+    """Checkpoints named after their score, but those of a run that is stopped, which have none yet."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save where the run stands."""
+        scored, self.filename = self.filename, "stopped-step{step:07d}"
+        try:
+            super().on_exception(trainer, pl_module, exception)
+        finally:
+            self.filename = scored
+
+
 class TrainCLI(LightningCLI):
     """Parse the settings of a run and build its model, data and trainer; `fit` trains.
 
@@ -63,7 +75,7 @@ class TrainCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the checkpoints; those of the front door are named for the help only."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val_loss",

@@ -115,6 +115,8 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(work,
     assert main(["train", "enhancement", *words, "--run", "whole"]) == 0
     interrupt = "[{class_path: kit.interrupt.Interrupt, init_args: {at: 6}}]"
     assert main(["train", "enhancement", *words, "--run", "part", "--trainer.callbacks", interrupt]) == 130
+    names = {path.name for path in Path("part/checkpoints").iterdir()}
+    assert {"last.ckpt", "stopped-step0000006.ckpt"} <= names, names
     assert torch.load("part/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     assert main(["train", "enhancement", "--resume", "part", "--quiet"]) == 0
     whole, resumed = (weights(Path(run) / "checkpoints" / "last.ckpt") for run in ("whole", "part"))

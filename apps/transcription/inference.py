@@ -29,7 +29,7 @@ from wavecast.apps.transcription.fastconformer import FRAME, FastConformer
 from wavecast.apps.transcription.quantized import quantize_linears
 from wavecast.apps.transcription.tokenizer import Tokenizer, load_tokenizer
 from wavecast.apps.transcription.words import FRAME_SECONDS, Segment, Word, words_of
-from wavecast.cards import Card, find_model, known_cards, load_network
+from wavecast.cards import Card, find_model, load_network
 from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.recorded import Recorded
@@ -41,24 +41,6 @@ DEFAULT_MODEL = "fastconformer.en_small"
 HEADS = ("ctc", "rnnt")
 PRECISIONS = ("float32", "int8")
 LONGEST_WHOLE = 900.0  # seconds that a model which needs the whole recording is given: its memory grows with the square
-
-
-def default_model() -> str:
-    """Name the model that is meant where none is named: ours, or the only transcriber that is here.
-
-    Raises:
-        WavecastError: there is none, or there are several others.
-    """
-    here = [card.name for card in known_cards() if card.task == "transcribe"]
-    if DEFAULT_MODEL in here or len(here) == 1:
-        return DEFAULT_MODEL if DEFAULT_MODEL in here else here[0]
-    if here:
-        raise WavecastError(f"there are {len(here)} transcribers: {', '.join(here)}", f"choose one: --model {here[0]}")
-    raise WavecastError(
-        "there is no transcriber here yet",
-        "fetch one: wavecast models pull fastconformer.en_multi; train one: wavecast train transcription --config "
-        "transcription_fastconformer_small; or name a file: --model PATH",
-    )
 
 
 @dataclass(frozen=True)
@@ -172,7 +154,7 @@ class Transcriber:
         """Load a model by name or path.
 
         Args:
-            model: None for the small English model, or the only one that is here.
+            model: None for the small English one that ships.
             device: "auto", "cpu", "cuda" or "cuda:1".
             precision: "float32", or "int8" for the linear maps on a processor.
 
@@ -184,7 +166,7 @@ class Transcriber:
         where = choose_device("cpu" if precision == "int8" and device == "auto" else device)
         if precision == "int8" and where.type != "cpu":
             raise WavecastError("int8 is for processors", "give --device cpu, or --precision float32")
-        card = find_model(model or default_model(), "transcribe")
+        card = find_model(model or DEFAULT_MODEL, "transcribe")
         network: Any = load_network(card, where)
         if precision == "int8":
             network = quantize_linears(network)

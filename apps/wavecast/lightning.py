@@ -20,6 +20,8 @@ from wavecast.training import ignore_harmless, is_terminal, talk_line
 class Checkpoint(ModelCheckpoint):
     """Checkpoints named after their score, but those of a run that is stopped, which have none yet."""
 
+    filename: str | None
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save where the run stands."""
         scored, self.filename = self.filename, "stopped-step{step:07d}"

@@ -18,6 +18,14 @@ def wavecast(capsys):
 
 
 @pytest.fixture
+def work(tmp_path, monkeypatch, tmp_path_factory):
+    """An empty working directory; what is decoded lies outside, for all tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WAVECAST_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
 def sound(tmp_path):
     """Write a recording: sound("a.wav", seconds=0.5, rate=16000, channels=1, subtype=None) gives its path."""
 

@@ -1,6 +1,7 @@
 """`wavecast train activity` and `wavecast evaluate activity`: recipes, resuming, models, splits, two processes."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,8 @@ TINY = {
     "trainer": {"accelerator": "cpu", "max_epochs": 1},
     "checkpoint": {"save_top_k": 1},
 }
+recipe = partial(write_recipe, TINY)
 VIDEO_CLASSES = ("Archery", "YoYo")
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +55,6 @@ def ucf(tmp_path_factory):
         (root / "lists" / f"trainlist0{split}.txt").write_text("".join(train), newline="")
         (root / "lists" / f"testlist0{split}.txt").write_text("".join(test), newline="")
     return root
-
-
-def recipe(**changes):
-    """Write the tiny recipe with changes; the words that name it."""
-    return write_recipe(TINY, changes)
 
 
 def last(run):

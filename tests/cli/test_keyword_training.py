@@ -1,6 +1,7 @@
 """`wavecast train keywords` and `wavecast evaluate keywords`: recipes, resuming, models, two processes."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ TINY = {
     "trainer": {"accelerator": "cpu", "max_epochs": 1},
     "checkpoint": {"save_top_k": -1},  # a last checkpoint is written along with others alone
 }
+recipe = partial(write_recipe, TINY)
 CLASSES = ("high", "low", "_unknown_", "_silence_")
 
 
@@ -40,19 +42,6 @@ def sounds(tmp_path_factory):
         soundfile.write(folder / "other" / name / "talk.wav", hiss(number, 2.5), RATE, subtype="PCM_16")
     write_folder(folder / "noises", hiss, 4, 0.8, RATE)
     return folder
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch, sounds):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WAVECAST_CACHE", str(sounds / "cache"))
-    return tmp_path
-
-
-def recipe(**changes):
-    """Write the tiny recipe with changes; the words that name it."""
-    return write_recipe(TINY, changes)
 
 
 def sources(sounds):

@@ -12,8 +12,6 @@ import pytest
 import soundfile
 
 from kit.digits import write_digits
-from wavecast.apps.transcription.fastconformer_official import read_transcriber
-from wavecast.cards import save_model
 from wavecast.datamodules.atmosphere import synthetic_atmosphere, write_weatherbench1
 from wavecast.datamodules.video_writer import VideoWriter
 
@@ -104,8 +102,6 @@ def test_commands_of_the_readme(block, folder):
 @pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "python"])
 def test_python_of_the_readme(block, folder, monkeypatch):
     (folder / "examples").symlink_to(ROOT / "examples")
-    card, network, tokenizer = read_transcriber(folder / "model.nemo")
-    save_model(network, card, folder / "models", tokenizer=tokenizer.model)
     monkeypatch.chdir(folder)
     exec(compile(block, "README.md", "exec"), {})
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ TINY = {
     "trainer": {"accelerator": "cpu", "max_epochs": 1},
     "checkpoint": {"save_top_k": 1},
 }
+recipe = partial(write_recipe, TINY)
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +49,6 @@ def sounds(tmp_path_factory):
         for name, sound in (("mix", sources[0] + sources[1]), ("s1", sources[0]), ("s2", sources[1])):
             soundfile.write(folder / "tr" / name / f"{number}.wav", sound, RATE, subtype="FLOAT")
     return folder
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch, sounds):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WAVECAST_CACHE", str(sounds / "cache"))
-    return tmp_path
-
-
-def recipe(**changes):
-    """Write the tiny recipe with changes; the words that name it."""
-    return write_recipe(TINY, changes)
 
 
 def test_a_run_logs_draws_and_its_checkpoint_is_a_model(work, sounds, capsys):

@@ -1,6 +1,7 @@
 """`wavecast train` and `wavecast evaluate`: recipes, resuming, early stop, checkpoints as models, two processes."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ TINY = {
     "trainer": {"accelerator": "cpu", "max_epochs": 1},
     "checkpoint": {"save_top_k": 1},
 }
+recipe = partial(write_recipe, TINY)
 
 PUBLISHED = ["--model.architecture", "frcrn", "--model.network", "{channels: 4}", "--model.loss", "published"]
 
@@ -43,19 +45,6 @@ def sounds(tmp_path_factory):
     lines = [f"noises/hiss{k % 2}/{k}.wav voices/voice{k % 3}/{k}.wav 0.8" for k in range(4)]
     (folder / "pairs.scp").write_text("\n".join(lines))
     return folder
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch, sounds):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WAVECAST_CACHE", str(sounds / "cache"))
-    return tmp_path
-
-
-def recipe(**changes):
-    """Write the tiny recipe with changes; the words that name it."""
-    return write_recipe(TINY, changes)
 
 
 def test_everything_a_run_writes_lies_in_its_folder_and_the_checkpoint_is_a_model(work, sounds, capsys):

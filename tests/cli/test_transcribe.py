@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +20,7 @@ from wavecast.apps.transcription.fastconformer import FRAME
 from wavecast.apps.transcription.fastconformer_official import read_transcriber
 from wavecast.apps.transcription.inference import Aligner, Options, Transcriber
 from wavecast.apps.transcription.pool import TranscriptPool
-from wavecast.cards import known_cards, save_model
+from wavecast.cards import save_model
 from wavecast.core.errors import WavecastError
 from wavecast.core.recorded import Recorded
 
@@ -80,18 +79,6 @@ def test_every_format_holds_the_words(wavecast, talk, model, tmp_path, suffix, t
         one = word.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") if suffix == "vtt" else word
         place = text.find(json.dumps(one, ensure_ascii=False)[1:-1] if "json" in suffix else one, place)
         assert place >= 0, (word, text)
-
-
-def test_without_a_model_the_only_one_is_taken(wavecast, talk, model, tmp_path, monkeypatch):
-    monkeypatch.setenv("WAVECAST_CACHE", str(tmp_path / "cache"))
-    path, here = talk(), [card.name for card in known_cards() if card.task == "transcribe"]
-    if not here:
-        wavecast.fails(1, "no transcriber here yet", "transcribe", path, hint="wavecast models pull")
-        shutil.copytree(model.parent, tmp_path / "cache" / "models")
-    said = wavecast("transcribe", path)
-    assert said.code == 0
-    if not here:
-        assert said.out == wavecast("transcribe", path, "--model", model).out
 
 
 def test_a_folder_is_mirrored_and_resumed(wavecast, talk, model, tmp_path):

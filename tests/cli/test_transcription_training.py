@@ -51,18 +51,10 @@ def spoken(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch, spoken):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WAVECAST_CACHE", str(spoken / "cache"))
-    return tmp_path
-
-
 def recipe(spoken, **changes):
     """Write the tiny recipe with changes; the words that name it and its data."""
     data = [f"--data.speech=[{spoken / 'talks.csv'}]", f"--data.noise=[{spoken / 'noises'}]"]
-    return [*write_recipe(TINY, changes), *data]
+    return [*write_recipe(TINY, **changes), *data]
 
 
 def train(*words):

@@ -11,7 +11,7 @@ from torch import Tensor
 from wavecast import training
 
 
-def write_recipe(settings: dict[str, Any], changes: dict[str, Any]) -> list[str]:
+def write_recipe(settings: dict[str, Any], **changes: Any) -> list[str]:
     """Write settings with changes as a recipe into the working directory; give the words that name it."""
     path = Path("tiny.yaml").resolve()
     path.write_text(yaml.safe_dump(training.merged(settings, changes)))

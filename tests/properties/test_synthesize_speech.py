@@ -1,0 +1,75 @@
+"""Sentences of texts become a packed corpus, apart from those of another corpus; the synthesizers are stand-ins."""
+
+import json
+import runpy
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wavecast.datamodules.manifests import open_manifest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "synthesize_speech.py"
+TEXT = """The river was high in the morning. It said "no" to nobody, and everybody knew.
+%
+Version 2.1 has 14 new things in it. This sentence is said by somebody else in the other corpus. Too short.
+\t\t-- Somebody
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Texts, a corpus that says one of their sentences, and programs that say everything alike."""
+    (tmp_path / "texts").write_text(TEXT)
+    (tmp_path / "page.html").write_text(
+        "<p>Nothing <i>could</i> be further from it.</p><p>Again &amp; again it was.</p>"
+    )
+    (tmp_path / "other").mkdir()
+    line = {"text": "I hear: this sentence is said by somebody."}
+    (tmp_path / "other" / "index.jsonl").write_text(json.dumps(line) + "\n")
+    sound = np.concatenate([np.zeros(4000), 0.1 * np.random.default_rng(0).standard_normal(8000), np.zeros(4000)])
+    soundfile.write(tmp_path / "said.wav", sound, 16000)
+    (tmp_path / "bin").mkdir()
+    for name, option in (("flite", "-o"), ("espeak-ng", "-w")):
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nwhile [ "$1" != "{option}" ]; do shift; done\ncp {tmp_path}/said.wav "$2"\n')
+        program.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    return tmp_path
+
+
+def synthesize(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    return stop.value.code
+
+
+def test_sentences_become_a_corpus_apart_from_another(folder, monkeypatch, capsys):
+    sources = (folder / "texts", folder / "page.html", "--apart-from", folder / "other")
+    for out in ("one", "two"):
+        assert synthesize(monkeypatch, *sources, "--out", folder / out, "--hours", 1) == 0
+    assert "h are missing" in capsys.readouterr().err
+    said = list(open_manifest(str(folder / "one")))
+    assert sorted(one.text for one in said) == [
+        "It said no to nobody, and everybody knew.",
+        "Nothing could be further from it.",
+        "The river was high in the morning.",
+    ]
+    assert all(one.synthetic and one.language == "en" for one in said)
+    assert all(abs(one.samples - (8000 + 2 * 800)) < 100 for one in said)  # noise fades in and out, too
+    first, second = ((folder / out / "index.jsonl").read_text() for out in ("one", "two"))
+    assert first == second
+    (file,) = {json.loads(line)["file"] for line in first.splitlines()}
+    assert soundfile.info(folder / "one" / file).frames == sum(one.samples for one in said)
+
+
+def test_it_stops_when_there_are_enough_hours_and_writes_over_nothing(folder, monkeypatch, capsys):
+    words = (folder / "texts", "--out", folder / "one", "--hours", 0.0001)
+    assert synthesize(monkeypatch, *words) == 0
+    assert len((folder / "one" / "index.jsonl").read_text().splitlines()) == 1
+    assert synthesize(monkeypatch, *words) == 2
+    assert "choose another --out" in capsys.readouterr().err

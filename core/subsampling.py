@@ -82,7 +82,7 @@ class SeparableStage(Stage):
         """
         frames = (x.shape[1] + before + behind - TAPS) // 2 + 1
         weight = self.depthwise.weight
-        with in_single(x.device.type):
+        with in_single_precision(x.device.type):
             channels = x.permute(0, 3, 1, 2).to(weight.dtype)
             y = functional.conv2d(channels, weight, None, 2, (before, self.left), groups=len(weight))
         extra = y.shape[2] - frames, y.shape[3] - int(self.out_length(x.shape[2]))
@@ -92,7 +92,7 @@ class SeparableStage(Stage):
         return functional.conv2d(y, self.pointwise.weight, bias)
 
 
-def in_single(device: str) -> AbstractContextManager[None]:
+def in_single_precision(device: str) -> AbstractContextManager[None]:
     """Keep to single precision on a processor, where the gradient of a depthwise convolution takes 7 times in bf16."""
     return torch.autocast(device, enabled=False) if device == "cpu" else nullcontext()
 

@@ -15,6 +15,7 @@ import argparse
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,15 +87,18 @@ def command(text: str, out: Path, rng: np.random.Generator) -> tuple[str, list[s
 
 
 def say(text: str, out: Path, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-    """Say a text: the voice's name and float32 (samples,) at 16 kHz, with little silence around."""
+    """Say a text: the voice's name and float32 (samples,) at 16 kHz, little silence around, empty if mute."""
     voice, line = command(text, out, rng)
     subprocess.run(line, check=True, capture_output=True)
     sound, rate = soundfile.read(out, dtype="float32")
     sound = soxr.resample(sound, rate, RATE)
-    loud = np.flatnonzero(np.abs(sound) > 0.01 * np.abs(sound).max())
+    peak = np.abs(sound).max(initial=0.0)
+    loud = np.flatnonzero(np.abs(sound) > 0.01 * peak)
+    if not len(loud):
+        return voice, loud.astype(np.float32)
     margin = round(SILENCE * RATE)
     sound = sound[max(0, loud[0] - margin) : loud[-1] + margin]
-    return voice, 0.5 * sound / np.abs(sound).max()
+    return voice, 0.5 * sound / peak
 
 
 def main() -> int:
@@ -108,9 +112,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} exists\nhint: choose another --out")
+    for missing in [path for path in options.texts if not path.is_file()]:
+        parser.error(f"there is no text {missing}\nhint: name files, of Debian's package fortunes for example")
+    for program in [name for name in ("flite", "espeak-ng") if shutil.which(name) is None]:
+        parser.error(f"{program} is not installed\nhint: apt install flite espeak-ng")
     chosen = choose(options.texts, options.apart_from, np.random.default_rng([options.seed, 0]))
     options.out.mkdir(parents=True)
-    left, at = round(options.hours * 3600 * RATE), 0
+    left = round(options.hours * 3600 * RATE)
     with tempfile.TemporaryDirectory() as folder, (options.out / "index.jsonl").open("w") as index:
         for first in range(0, len(chosen), IN_A_FILE):
             file = f"spoken_{first // IN_A_FILE:02}.flac"
@@ -118,6 +126,8 @@ def main() -> int:
                 at = 0
                 for k in range(first, min(first + IN_A_FILE, len(chosen))):
                     voice, sound = say(chosen[k], Path(folder) / "one.wav", np.random.default_rng([options.seed, 1, k]))
+                    if not len(sound):
+                        continue
                     sink.write(sound)
                     line = {"file": file, "start": at, "samples": len(sound), "kind": "sent", "voice": voice}
                     index.write(json.dumps({**line, "language": "en", "text": chosen[k]}) + "\n")

@@ -109,7 +109,7 @@ def parse(words: list[str]) -> Any:
     """
     from wavecast.datamodules.activities import ActivityData
 
-    parser = evaluation_parser("activity", ActivityData, list[str] | str | None)
+    parser = evaluation_parser("activity", ActivityData, several=True)
     parser.add_argument("--weights", type=list[float] | None, help="of models that are fused (all alike)")
     parser.add_argument("--part", type=Part, default="test", help="test, or validation")
     parser.add_argument("--plot", type=str | None, help="draw which class was found for which into this PNG")

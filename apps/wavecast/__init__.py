@@ -47,8 +47,8 @@ def load(
 
     Args:
         task: "enhance", "separate", "transcribe", "spot", "forecast" or "recognize".
-        model: a name from `wavecast models list`, or a path; None: the small model that ships for the
-            task, the transcriber that is here, or at every call the forecaster that fits the fields.
+        model: a name from `wavecast models list`, or a path; None: the small model that ships for the task, or at
+            every call the forecaster that fits the fields.
         device: "auto", "cpu", "cuda" or "cuda:1".
 
     Returns:

@@ -8,19 +8,23 @@ from wavecast.console import UsageError
 from wavecast.training import ignore_harmless, with_recipes
 
 
-def evaluation_parser(task: str, data: type, model: Any = str | None) -> Any:
+def evaluation_parser(task: str, data: type, several: bool = False) -> Any:
     """Build the parser of `wavecast evaluate` with the options that all tasks have.
 
     Args:
         task: name of the task.
         data: class of its data, whose arguments are options `--data.*`.
-        model: type of the option `--model`.
+        several: `--model` may be a list, a model for each split of the data.
     """
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     parser = ArgumentParser(prog=f"wavecast evaluate {task}", exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile, help="NAME of a shipped recipe or PATH: its data")
-    parser.add_argument("--model", type=model, help="a name from `wavecast models list`, or a file")
+    one = "a name from `wavecast models list`, or a file"
+    if several:
+        parser.add_argument("--model", type=list[str] | str | None, help=f"{one}; a list of them for splits")
+    else:
+        parser.add_argument("--model", type=str | None, help=one)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", type=str | None, help="write one JSON object an item to this file, - for stdout")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")

@@ -274,28 +274,24 @@ def transcription() -> str:
         figures = [f"{100 * sets[name][rate]:.1f} %" for name in ("synthetic", "real") for rate in ("wer", "cer")]
         cost = max(row["cpu_seconds_per_second"] for row in sets.values())
         lines.append(f"| {way[0]} ms | {way[1]} | " + " | ".join(figures) + f" | {cost:.3f} |")
-    for row in result.get("pocketsphinx", []):
-        if row["set"] == "synthetic":
-            real = next(one for one in result["pocketsphinx"] if one["set"] == "real")
-            lines.append(
-                f"| live | pocketsphinx | {100 * row['wer']:.1f} % | | {100 * real['wer']:.1f} % "
-                f"| | {row['cpu_seconds_per_second']:.3f} |"
-            )
-    rounded = {
-        (row["set"], row["head"]): next(
-            row["wer"] - one["wer"]
-            for one in rows
-            if all(one[name] == row[name] for name in ("set", "head", "look_ahead_ms"))
+    if peers := {row["set"]: row for row in result.get("pocketsphinx", [])}:
+        synthetic, real = peers["synthetic"], peers["real"]
+        cost = max(row["cpu_seconds_per_second"] for row in peers.values())
+        lines.append(
+            f"| live | pocketsphinx | {100 * synthetic['wer']:.1f} % | | {100 * real['wer']:.1f} % | | {cost:.3f} |"
         )
+    exact = {(row["set"], row["head"], row["look_ahead_ms"]): row["wer"] for row in rows}
+    most = max(
+        abs(row["wer"] - exact[row["set"], row["head"], row["look_ahead_ms"]])
         for row in result["rows"]
         if row["precision"] == "int8"
-    }
-    most, words = max(rounded.values(), key=abs), {row["set"]: row["words"] for row in rows}
+    )
+    words = {row["set"]: row["words"] for row in rows}
     lines += [
         "",
         f"Voices never trained on: {words['synthetic']} words of unseen sentences in synthetic voices, {words['real']} "
         f"of one actor's dialogues, band-limited to 5.5 kHz. int8 changes word error rates by at most "
-        f"{100 * abs(most):.1f} points. One thread. `scripts/bench/transcribe_quality.py`, {source(result)}.",
+        f"{100 * most:.1f} points. One thread. `scripts/bench/transcribe_quality.py`, {source(result)}.",
     ]
     return "\n".join(lines)
 

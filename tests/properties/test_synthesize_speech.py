@@ -73,3 +73,18 @@ def test_it_stops_when_there_are_enough_hours_and_writes_over_nothing(folder, mo
     assert len((folder / "one" / "index.jsonl").read_text().splitlines()) == 1
     assert synthesize(monkeypatch, *words) == 2
     assert "choose another --out" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_named_before_anything_is_written(folder, monkeypatch, capsys):
+    assert synthesize(monkeypatch, folder / "nothing", "--out", folder / "one") == 2
+    assert "there is no text" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(folder))
+    assert synthesize(monkeypatch, folder / "texts", "--out", folder / "one") == 2
+    assert "apt install flite espeak-ng" in capsys.readouterr().err
+    assert not (folder / "one").exists()
+
+
+def test_a_sentence_that_is_not_said_is_left_out(folder, monkeypatch):
+    soundfile.write(folder / "said.wav", np.zeros(4000), 16000)
+    assert synthesize(monkeypatch, folder / "texts", "--out", folder / "one") == 0
+    assert (folder / "one" / "index.jsonl").read_text() == ""

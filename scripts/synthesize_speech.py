@@ -2,7 +2,8 @@
 
     python scripts/synthesize_speech.py TEXTS... --out spoken/ --hours 20 [--apart-from CORPUS/tts]
 
-TEXTS are plain or HTML files, such as Debian's packages fortunes and anarchism bring. Their sentences are said by
+TEXTS are plain or HTML files, such as Debian's packages fortunes and anarchism bring, or dialogues of games
+(scripts/sentences.py). Their sentences are said by
 flite (Black, Lenzo 2001: three voices built of recordings, one of diphones) and by espeak-ng (formants, in many accents
 and timbres); both must be installed. Pitch and speed are drawn for each sentence. No sentence is taken that shares five
 words in a row with a text of the corpus of --apart-from, so that validation on its sentences stays validation.
@@ -12,25 +13,21 @@ FLAC of 16 kHz and an index.jsonl.
 """
 
 import argparse
-import html
 import json
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+from sentences import check_texts, known_runs, runs, sentences, text_arguments, words
 
 RATE = 16_000
 SHORTEST, LONGEST = 4, 28
 """Words of a sentence."""
-SHARED = 5
-"""Words in a row that make two sentences the same text."""
 IN_A_FILE = 1_000
 SILENCE = 0.05
 """Seconds kept before and behind what is said."""
@@ -40,35 +37,9 @@ ACCENTS = ["en-us", "en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-scotland
 TIMBRES = ["", *(f"+m{k}" for k in range(1, 9)), *(f"+f{k}" for k in range(1, 6)), "+klatt", "+klatt2", "+klatt4"]
 
 
-def sentences(path: Path) -> Iterator[str]:
-    """Find what can be said as it is written: sentences of letters and plain punctuation."""
-    text = path.read_text(errors="replace")
-    if path.suffix in (".html", ".htm"):
-        text = html.unescape(re.sub(r"<[^>]*>", "", re.sub(r"</?(p|h\d|li|blockquote|title)\b[^>]*>", "\n%\n", text)))
-    for part in re.split(r"\n%\n|\n\s*\n|\n\s+--", text):
-        for sentence in re.split(r"(?<=[.!?])[\"')]*\s+", " ".join(part.split())):
-            plain = re.sub(r"\s+", " ", re.sub(r"[\"()]|\s--+\s|\.\.+", " ", sentence)).strip()
-            if re.fullmatch(r"[A-Z][A-Za-z' ,;:-]*[a-z][.!?]", plain) and not re.search(r"[A-Z]{2}", plain):
-                yield plain
-
-
-def words(text: str) -> list[str]:
-    """Split into words in lower case."""
-    return re.findall(r"[a-z']+", text.lower())
-
-
-def runs(text: str) -> set[tuple[str, ...]]:
-    """Give all runs of SHARED words; the whole text when it is shorter."""
-    some = words(text)
-    return {tuple(some[k : k + SHARED]) for k in range(max(1, len(some) - SHARED + 1))}
-
-
 def choose(paths: list[Path], apart_from: Path | None, rng: np.random.Generator) -> list[str]:
     """Draw an order of all sentences that may be said."""
-    known: set[tuple[str, ...]] = set()
-    if apart_from:
-        for line in (apart_from / "index.jsonl").read_text().splitlines():
-            known |= runs(json.loads(line)["text"])
+    known = known_runs(apart_from)
     found = dict.fromkeys(one for path in paths for one in sentences(path))
     kept = [one for one in found if SHORTEST <= len(words(one)) <= LONGEST and not runs(one) & known]
     return [kept[k] for k in rng.permutation(len(kept))]
@@ -104,16 +75,14 @@ def say(text: str, out: Path, rng: np.random.Generator) -> tuple[str, np.ndarray
 def main() -> int:
     """Say sentences until there are enough hours, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="+", type=Path)
+    text_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder, which must not exist")
     parser.add_argument("--hours", type=float, default=20.0)
-    parser.add_argument("--apart-from", type=Path, help="packed corpus whose texts are left out")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} exists\nhint: choose another --out")
-    for missing in [path for path in options.texts if not path.is_file()]:
-        parser.error(f"there is no text {missing}\nhint: name files, of Debian's package fortunes for example")
+    check_texts(parser, options.texts)
     for program in [name for name in ("flite", "espeak-ng") if shutil.which(name) is None]:
         parser.error(f"{program} is not installed\nhint: apt install flite espeak-ng")
     chosen = choose(options.texts, options.apart_from, np.random.default_rng([options.seed, 0]))

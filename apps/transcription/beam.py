@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from wavecast.apps.transcription.boosting import ROOT, Booster
 from wavecast.apps.transcription.decoding import Tokens, device_of
+from wavecast.apps.transcription.language_model import ROOT, Guide
 from wavecast.apps.transcription.transducer import Joint, Prediction, Read
 from wavecast.core.state import gather, state
 
@@ -87,13 +87,13 @@ class BeamSearch:
         width: most hypotheses.
         margin: hypotheses so far below the best, in log-probability, are dropped.
         lag: frames after which a token of the best hypothesis is final.
-        booster: of phrases.
+        guide: what it is told beside what it hears.
     """
 
-    def __init__(self, blank: int, width: int, margin: float, lag: int, booster: Booster | None) -> None:
+    def __init__(self, blank: int, width: int, margin: float, lag: int, guide: Guide | None) -> None:
         if width < 1 or lag < 1 or margin <= 0:
             raise ValueError(f"no beam of width {width}, margin {margin} and lag {lag}\nhint: use positive numbers")
-        self.blank, self.width, self.margin, self.lag, self.booster = blank, width, margin, lag, booster
+        self.blank, self.width, self.margin, self.lag, self.guide = blank, width, margin, lag, guide
 
     def empty(self, rows: int, device: Any) -> Beams:
         """Give the beams of so many streams before their first frame."""
@@ -111,8 +111,8 @@ class BeamSearch:
             Token, its log-probability and its bonus, for each hypothesis.
         """
         logs, bonus = logs[:, :-1], torch.zeros_like(logs[:, :-1])
-        if self.booster is not None:
-            bonus = torch.stack([self.booster.change(one.place)[:-1] for one in beam])
+        if self.guide is not None:
+            bonus = torch.stack([self.guide.change(one.place)[:-1] for one in beam])
         tokens = (logs + bonus).topk(min(self.width, logs.shape[1])).indices
         columns = [column.tolist() for column in (tokens, logs.gather(1, tokens), bonus.gather(1, tokens))]
         return [list(zip(*row, strict=True)) for row in zip(*columns, strict=True)]
@@ -125,12 +125,12 @@ class BeamSearch:
             frames=(*one.frames, frame),
             probabilities=(*one.probabilities, exp(log)),
             bonus=one.bonus + bonus,
-            place=ROOT if self.booster is None else self.booster.next(one.place, token),
+            place=ROOT if self.guide is None else self.guide.next(one.place, token),
         )
 
     def whole(self, one: Hypothesis) -> float:
         """Give a hypothesis' score if its stream ended here: a phrase under way gains nothing."""
-        return one.score - (0.0 if self.booster is None else self.booster.potential[one.place])
+        return one.score - (0.0 if self.guide is None else self.guide.owed(one.place))
 
     def best(self, hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
         """Keep the best hypotheses, the very best first."""
@@ -147,7 +147,7 @@ class BeamSearch:
 
         beam = [one for one in beam if agrees(one)]
         shared = 0  # tokens
-        while all(len(one.ids) > shared and one.ids[shared] == top.ids[shared] for one in beam):
+        while shared < len(top.ids) and all(one.ids[: shared + 1] == top.ids[: shared + 1] for one in beam):
             shared += 1
         edge = max(old, top.frames[shared - 1] if shared else 0)
         ways = log_add(top.blank, top.token)
@@ -218,7 +218,7 @@ class BeamCTC(BeamSearch):
         width: most hypotheses.
         margin: hypotheses so far below the best, in log-probability, are dropped.
         lag: frames after which a token of the best hypothesis is final; 25 are two seconds.
-        booster: of phrases.
+        guide: what it is told beside what it hears.
     """
 
     def __init__(
@@ -228,9 +228,9 @@ class BeamCTC(BeamSearch):
         width: int = 8,
         margin: float = 12.0,
         lag: int = 25,
-        booster: Booster | None = None,
+        guide: Guide | None = None,
     ) -> None:
-        super().__init__(blank, width, margin, lag, booster)
+        super().__init__(blank, width, margin, lag, guide)
         self.head = head
 
     def begin(self, rows: int) -> Beams:
@@ -308,7 +308,7 @@ class BeamTransducer(BeamSearch):
         max_symbols: most tokens in one frame.
         margin: hypotheses so far below the best, in log-probability, are dropped.
         lag: frames after which a token of the best hypothesis is final; 25 are two seconds.
-        booster: of phrases.
+        guide: what it is told beside what it hears.
     """
 
     def __init__(
@@ -319,9 +319,9 @@ class BeamTransducer(BeamSearch):
         max_symbols: int = 3,
         margin: float = 6.0,
         lag: int = 25,
-        booster: Booster | None = None,
+        guide: Guide | None = None,
     ) -> None:
-        super().__init__(prediction.blank, width, margin, lag, booster)
+        super().__init__(prediction.blank, width, margin, lag, guide)
         self.prediction, self.joint, self.max_symbols = prediction, joint, max_symbols
 
     @torch.inference_mode()

@@ -38,7 +38,7 @@ class Booster:
     def __init__(self, phrases: Iterable[tuple[Sequence[int], float]], classes: int) -> None:
         self.classes = classes
         self.children: list[dict[int, int]] = [{}]
-        self.weight, self.gain, self.potential = [0.0], [0.0], [0.0]
+        self.weight, self.gain, self._potential = [0.0], [0.0], [0.0]
         self.fallback = [ROOT]
         self._vectors: dict[tuple[int, bool], Tensor] = {}
         for ids, weight in phrases:
@@ -54,12 +54,12 @@ class Booster:
                 self.children[place][token] = len(self.children)
                 self.children.append({})
                 self.fallback.append(ROOT)
-                for values in (self.weight, self.gain, self.potential):
+                for values in (self.weight, self.gain, self._potential):
                     values.append(0.0)
             place = self.children[place][token]
             self.weight[place] = max(self.weight[place], weight)
             if depth < len(ids):
-                self.potential[place] = max(self.potential[place], depth * weight)
+                self._potential[place] = max(self._potential[place], depth * weight)
         self.gain[place] = max(self.gain[place], len(ids) * weight)
 
     def _link(self) -> None:
@@ -70,7 +70,7 @@ class Booster:
             shorter = self.next(self.fallback[parent], token) if parent != ROOT else ROOT
             self.fallback[place] = shorter
             self.gain[place] += self.gain[shorter]
-            self.potential[place] = max(self.potential[place], self.potential[shorter])
+            self._potential[place] = max(self._potential[place], self._potential[shorter])
             waiting.extend((place, *arc) for arc in self.children[place].items())
 
     def next(self, place: int, token: int) -> int:
@@ -79,12 +79,16 @@ class Booster:
             place = self.fallback[place]
         return self.children[place].get(token, ROOT)
 
-    def change(self, place: int) -> Tensor:
-        """Give what each class adds to a text's score at a place: (classes,), negative where a phrase breaks off.
+    def __len__(self) -> int:
+        return len(self.children)
 
-        At the end of the text the potential of the last place is to be taken back.
-        """
+    def change(self, place: int) -> Tensor:
+        """Give what each class adds to a text's score at a place: (classes,), negative where a phrase breaks off."""
         return self._vector(place, True)
+
+    def owed(self, place: int) -> float:
+        """Give what a text that ends at a place has to give back: what the phrase under way has added."""
+        return self._potential[place]
 
     def bonus(self, places: Tensor) -> Tensor:
         """Give what greedy decoding adds at each place: (batch,) to (batch, classes).
@@ -102,13 +106,13 @@ class Booster:
     def _vector(self, place: int, whole: bool) -> Tensor:
         """Make (and keep: decoding returns to few places) what the classes add."""
         if (place, whole) not in self._vectors:
-            vector = torch.full((self.classes,), -self.potential[place] if whole else 0.0)
+            vector = torch.full((self.classes,), -self._potential[place] if whole else 0.0)
             spelled = [place]
             while spelled[-1] != ROOT:
                 spelled.append(self.fallback[spelled[-1]])
             for one in reversed(spelled):
                 for token, child in self.children[one].items():
-                    change = self.potential[child] + self.gain[child] - self.potential[place]
+                    change = self._potential[child] + self.gain[child] - self._potential[place]
                     vector[token] = change if whole else self.weight[child]
             vector[-1] = 0
             self._vectors[place, whole] = vector

@@ -15,6 +15,7 @@ examples:
   wavecast transcribe meeting.wav --separate        two voices at once, each with its own lines
 """
 FORMATS = ("txt", "json", "jsonl", "srt", "vtt", "ctm", "tsv")
+WEIGHT, REWARD = within(0, 10, "weight"), within(-10, 10, "reward")
 SECONDS = within(0.001, 3600, "time in seconds")
 
 
@@ -32,7 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--look-ahead", type=_milliseconds, metavar="MS", help="0, 80, 480, 1040: later is more accurate (the model's)"
     )
     speech.add_argument("--head", choices=("ctc", "rnnt"), help="what finds the words (rnnt where the model has it)")
-    speech.add_argument("--beam", type=positive, default=1, metavar="N", help="hypotheses that are followed (1)")
+    speech.add_argument("--beam", type=positive, default=0, metavar="N", help="hypotheses (8 if guided, else 1)")
+    speech.add_argument(
+        "--language-model",
+        default="",
+        metavar="FILE|none",
+        help="guides the beam: n-grams, or a text (the model's own)",
+    )
+    speech.add_argument("--language-weight", type=WEIGHT, metavar="W", help="of its logarithms (0.4 rnnt, 0.7 ctc)")
+    speech.add_argument("--token-reward", type=REWARD, metavar="R", help="for each token with it (1.5 rnnt, 2 ctc)")
     speech.add_argument("--boost", metavar="FILE", help="phrases to expect, one a line, a weight after a tab")
     speech.add_argument("--align", action="store_true", help="times and confidences by CTC under the transducer's text")
     speech.add_argument("--channels", choices=("mix", "each"), default="mix", help="one voice, or each a speaker")

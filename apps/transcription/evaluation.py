@@ -83,6 +83,8 @@ def evaluate(words: list[str]) -> int:
     if args.manifests:
         data.validation, data.speech = args.manifests, []
     report = JsonReport(args.json, args.overwrite)
+    options = {"beam": args.beam, "language_model": args.language_model}
+    options |= {"weight": args.language_weight, "reward": args.token_reward}
     scores: list[Score] = []
     try:
         transcriber = Transcriber.load(args.model, args.device, args.precision)
@@ -94,7 +96,7 @@ def evaluate(words: list[str]) -> int:
             for name, batches in data.validation_sets.items():
                 latency = 1000 * transcriber.latency / transcriber.sample_rate
                 score = Score(name, head, look_ahead, latency)
-                for row in score_set(score, batches.utterances.clips, transcriber, args.beam):
+                for row in score_set(score, batches.utterances.clips, transcriber, **options):
                     report.add(row)
                     if args.files:
                         print(file_line(row))
@@ -125,7 +127,10 @@ def parse(words: list[str]) -> Any:
         "--look-ahead", nargs="+", type=int, default=[], help="in ms; all those of the model by default"
     )
     parser.add_argument("--head", nargs="+", type=str, default=[], help="ctc, rnnt (all of the model)")
-    parser.add_argument("--beam", type=int, default=1, help="hypotheses that are followed")
+    parser.add_argument("--beam", type=int, default=0, help="hypotheses (8 with a language model, else 1)")
+    parser.add_argument("--language-model", type=str, default="", help="a text, counted n-grams, or none")
+    parser.add_argument("--language-weight", type=float | None, help="of it beside what is heard")
+    parser.add_argument("--token-reward", type=float | None, help="for each token beside it")
     parser.add_argument("--files", action="store_true", help="print a line for every utterance, too")
     parser.add_argument("--plot", type=str | None, help="draw error rates against look-ahead into this PNG")
     everything = {"validation_items": 1 << 40, "shortest": 0.0, "longest": 1e9, "leave_out": ""}
@@ -144,15 +149,22 @@ def look_aheads(transcriber: Any, wanted: list[int]) -> list[int | None]:
     return list(wanted) or sorted(transcriber.look_aheads) or [None]
 
 
-def score_set(score: Score, clips: Any, transcriber: Any, beam: int = 1) -> Iterator[dict[str, Any]]:
-    """Transcribe the utterances of a set one by one, add them to a score, and give what became of each."""
+def score_set(score: Score, clips: Any, transcriber: Any, **options: Any) -> Iterator[dict[str, Any]]:
+    """Transcribe the utterances of a set one by one, add them to a score, and give what became of each.
+
+    Args:
+        score: of the set, which is added to.
+        clips: the utterances.
+        transcriber: at the score's look-ahead.
+        options: of `wavecast.apps.transcription.inference.Options`, beside the head.
+    """
     from wavecast.apps.transcription.inference import Options
 
-    options = Options(head=score.head, beam=beam)
+    wanted = Options(head=score.head, **options)
     for row, about in enumerate(clips.attributes):
         sound = clips.clip(row)
         began = time.perf_counter()
-        text = transcriber(sound, clips.sample_rate, options).text
+        text = transcriber(sound, clips.sample_rate, wanted).text
         score.took += time.perf_counter() - began
         score.seconds += len(sound) / clips.sample_rate
         by_word, by_character = word_errors(about["text"], text), character_errors(about["text"], text)

@@ -15,6 +15,7 @@ Whole arrays and files go through the same stream, so both give the same words.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,10 +27,11 @@ from wavecast.apps.transcription.boosting import boost_phrases
 from wavecast.apps.transcription.decoding import Decoder, GreedyCTC, GreedyTransducer, Tokens, align
 from wavecast.apps.transcription.endpoint import Rules, Segmenter
 from wavecast.apps.transcription.fastconformer import FRAME, FastConformer
+from wavecast.apps.transcription.language_model import Guides, LanguageModel, read_ngrams
 from wavecast.apps.transcription.quantized import quantize_linears
 from wavecast.apps.transcription.tokenizer import Tokenizer, load_tokenizer
 from wavecast.apps.transcription.words import FRAME_SECONDS, Segment, Word, words_of
-from wavecast.cards import Card, find_model, load_network
+from wavecast.cards import Card, find_model, language_model_file, load_network
 from wavecast.core.device import choose_device
 from wavecast.core.errors import WavecastError
 from wavecast.core.recorded import Recorded
@@ -40,6 +42,11 @@ from wavecast.core.stream import Stream, flushed_denormals
 DEFAULT_MODEL = "fastconformer.en_small"
 HEADS = ("ctc", "rnnt")
 PRECISIONS = ("float32", "int8")
+GUIDED = 8
+"""Hypotheses that a language model chooses from."""
+SUITING = {"ctc": (0.7, 2.0), "rnnt": (0.4, 1.5)}
+"""Weight and reward of a language model for each head: a transducer has learned something of the language itself."""
+NO_MODEL = "none"
 LONGEST_WHOLE = 900.0  # seconds that a model which needs the whole recording is given: its memory grows with the square
 
 
@@ -49,14 +56,20 @@ class Options:
 
     Attributes:
         head: "ctc" or "rnnt"; empty: the transducer (rnnt) where the model has one.
-        beam: hypotheses; 1 is greedy.
+        beam: hypotheses; 1 is greedy, and without a language model; 0: GUIDED with a language model, else 1.
+        language_model: file that guides the beam (`read_ngrams`); "none": nothing does; empty: the model's own, if any.
+        weight: of its logarithms beside the network's; None: what suits the head.
+        reward: for each token beside it; None: what suits the head.
         phrases: texts to expect, and the weight of each.
         align: times and confidences by CTC under the transducer's text, for a model with both heads.
         rules: where an utterance ends.
     """
 
     head: str = ""
-    beam: int = 1
+    beam: int = 0
+    language_model: str = ""
+    weight: float | None = None
+    reward: float | None = None
     phrases: tuple[tuple[str, float], ...] = ()
     align: bool = False
     rules: Rules = field(default_factory=Rules)
@@ -146,6 +159,7 @@ class Transcriber:
         self.sample_rate = network.sample_rate
         self.look_aheads = {round(1000 * FRAME_SECONDS * right): left for left, right in network.contexts if right >= 0}
         self._recorded: Recorded | None = None
+        self._language_models: dict[tuple[Path, float, float], LanguageModel] = {}
         if self.look_aheads:
             self.choose_look_ahead(next(iter(self.look_aheads)))
 
@@ -272,16 +286,41 @@ class Transcriber:
         booster = None
         if options.phrases:
             booster = boost_phrases(options.phrases, self.tokenizer.encode, blank + 1, self.tokenizer.unknown)
+        model = self.language_model(head, options)
+        width = options.beam or (GUIDED if model else 1)
+        guide = Guides(model, booster) if model and booster else model or booster
         if head == "ctc" and ctc is not None:
-            if options.beam == 1:
+            if width == 1:
                 return GreedyCTC(ctc, blank, booster)
-            return BeamCTC(ctc, blank, options.beam, booster=booster)
+            return BeamCTC(ctc, blank, width, guide=guide)
         if head == "rnnt" and prediction is not None and joint is not None:
-            if options.beam == 1:
+            if width == 1:
                 return GreedyTransducer(prediction, joint, booster=booster)
-            return BeamTransducer(prediction, joint, options.beam, booster=booster)
+            return BeamTransducer(prediction, joint, width, guide=guide)
         other = next(one for one in HEADS if one != head)
         raise WavecastError(f"{self.card.name} has no head {head}", f"give --head {other}")
+
+    def language_model(self, head: str, options: Options) -> LanguageModel | None:
+        """Choose what guides the beam of a head, and read it unless it has been.
+
+        Raises:
+            WavecastError: it cannot be read or is of another model, or is asked for where there is no beam.
+        """
+        asked, greedy = options.language_model, options.beam == 1
+        if asked == NO_MODEL or (greedy and not asked):
+            return None
+        if greedy:
+            raise WavecastError("a language model chooses between hypotheses", f"give --beam {GUIDED}, or leave it out")
+        path = Path(asked) if asked else language_model_file(self.card)
+        if path is None:
+            return None
+        weight, reward = SUITING[head]
+        weight = weight if options.weight is None else options.weight
+        reward = reward if options.reward is None else options.reward
+        key = path, weight, reward
+        if key not in self._language_models:
+            self._language_models[key] = LanguageModel(read_ngrams(path, self.tokenizer), weight, reward)
+        return self._language_models[key]
 
 
 class TranscriptStream:

@@ -67,6 +67,9 @@ class Transcription(Listening):
         self.options = Options(
             head=args.head or "",
             beam=args.beam,
+            language_model=args.language_model,
+            weight=args.language_weight,
+            reward=args.token_reward,
             phrases=tuple(read_phrases(args.boost)) if args.boost else (),
             align=args.align,
             rules=Rules(args.pause, max(args.pause, Rules.silence)),

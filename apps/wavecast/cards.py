@@ -56,14 +56,14 @@ NEEDED_FOR = {
 """What the card of a model for a task must say beside that."""
 KINDS: Mapping[str, type] = {
     **dict.fromkeys(("name", "architecture", "task"), str),
-    **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "fields", "decision"), Mapping),
+    **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "language_model", "fields", "decision"), Mapping),
     **dict.fromkeys(("sample_rate", "block"), int),
     "window_seconds": Real,
     "classes": Sequence,
     "data": Sequence,
 }
 """What the fields hold that programs read; the others are for people."""
-ABSENT = ("sample_rate", "classes", "decision", "fields", "tokenizer", "window_seconds")
+ABSENT = ("sample_rate", "classes", "decision", "fields", "tokenizer", "language_model", "window_seconds")
 """Fields that a card leaves out when they are empty: no model has all of them."""
 TOKENIZER = "wavecast_tokenizer"
 """Where a checkpoint of training has the bytes of its tokenizer, as `packed` made them."""
@@ -86,6 +86,7 @@ class Card:
             `video_format` in `wavecast.apps.forecasting`).
         weights: `file`, `sha256`, `bytes` of the safetensors file, which lies beside the card; empty before saving.
         tokenizer: the same of a transcriber's SentencePiece model, which lies beside the weights.
+        language_model: the same of the n-grams that its beam is guided by, if it has some; with `texts`, their sources.
         block: samples a stream is fed at once; 0 when the model cannot stream.
         window_seconds: of a model that needs the whole signal: the longest that takes one pass, and the length of
             the windows beyond; 0: as the network has it.
@@ -109,6 +110,7 @@ class Card:
     fields: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    language_model: Mapping[str, Any] = field(default_factory=dict)
     block: int = 0
     window_seconds: float = 0
     latency_ms: float | None = None
@@ -305,21 +307,11 @@ def load_tensors(card: Card) -> "dict[str, torch.Tensor]":
     import safetensors
     import safetensors.torch
 
-    if not card.file.exists():
-        raise WavecastError(
-            f"the weights of {card.name} are missing: {card.file}", "install the package again, or pull"
-        )
     if card.file.suffix == ".ckpt":
         state = load_pickle(card.file).get("state_dict", {})
         return {name.removeprefix("network."): t for name, t in state.items() if name.startswith("network.")}
-    expected, found = card.weights.get("sha256"), sha256(card.file)
-    if found != expected:
-        raise WavecastError(
-            f"{card.file} is not what its card says: sha256 {found[:16]}..., expected {str(expected)[:16]}...",
-            "it is damaged, or was changed: fetch it again",
-        )
     try:
-        return safetensors.torch.load_file(card.file)
+        return safetensors.torch.load_file(unchanged(card.file, card.weights, f"the weights of {card.name} are"))
     except safetensors.SafetensorError as error:
         raise WavecastError(f"{card.file} is no safetensors file") from error
 
@@ -336,15 +328,41 @@ def read_tokenizer(card: Card) -> bytes:
             raise WavecastError(f"{card.file} has no tokenizer", "train anew, or take another checkpoint")
         return tensor.numpy().tobytes()
     path = card.file.with_name(str(card.tokenizer.get("file", f"{card.name}.tokenizer.model")))
+    return unchanged(path, card.tokenizer, f"the tokenizer of {card.name} is").read_bytes()
+
+
+def language_model_file(card: Card) -> Path | None:
+    """Find the language model of a transcriber, after checking that it is the one its card means; None: it has none.
+
+    Raises:
+        WavecastError: the file is missing, or its hash differs from the card's.
+    """
+    if "file" not in card.language_model:
+        return None
+    path = card.file.with_name(str(card.language_model["file"]))
+    return unchanged(path, card.language_model, f"the language model of {card.name} is")
+
+
+def unchanged(path: Path, said: Mapping[str, Any], what: str) -> Path:
+    """Check that a file is the one that a card means.
+
+    Args:
+        path: the file.
+        said: what the card says of it.
+        what: what it is, with its verb, for the message.
+
+    Raises:
+        WavecastError: it is missing, or its hash differs.
+    """
     if not path.exists():
-        raise WavecastError(f"the tokenizer of {card.name} is missing: {path}", "install the package again, or pull")
-    expected, found = card.tokenizer.get("sha256"), sha256(path)
+        raise WavecastError(f"{what} missing: {path}", "install the package again, or pull")
+    expected, found = said.get("sha256"), sha256(path)
     if found != expected:
         raise WavecastError(
             f"{path} is not what its card says: sha256 {found[:16]}..., expected {str(expected)[:16]}...",
             "it is damaged, or was changed: fetch it again",
         )
-    return path.read_bytes()
+    return path
 
 
 def packed(tokenizer: bytes) -> "torch.Tensor":

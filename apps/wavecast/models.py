@@ -10,6 +10,7 @@ from wavecast.cards import (
     cache_folder,
     find_model,
     known_models,
+    language_model_file,
     load_network,
     load_pickle,
     read_tokenizer,
@@ -339,9 +340,12 @@ def verify(name: str, quiet: bool = False) -> int:
     """
     card: Card = find_model(name)
     if card.task == "transcribe":
+        from wavecast.apps.transcription.language_model import read_ngrams
         from wavecast.apps.transcription.tokenizer import load_tokenizer
 
-        load_tokenizer(card)
+        tokenizer, path = load_tokenizer(card), language_model_file(card)
+        if path is not None:
+            read_ngrams(path, tokenizer)
     count = sum(p.numel() for p in load_network(card).parameters())
     hashed = f"unchanged, sha256 {card.weights['sha256']}" if "sha256" in card.weights else "no hash is known of it"
     say(f"{card.name}: complete, {count:,} parameters; {hashed}", quiet)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from wavecast.apps.transcription.beam import CAPACITY, BeamCTC, BeamTransducer
 from wavecast.apps.transcription.boosting import Booster
 from wavecast.apps.transcription.decoding import GreedyCTC, GreedyTransducer, Tokens
+from wavecast.apps.transcription.language_model import Guide, Guides, LanguageModel, NGrams
+from wavecast.apps.transcription.ngrams import count
 from wavecast.apps.transcription.transducer import Joint, Prediction
 from wavecast.core.state import gather, leaves, stack
 
@@ -53,11 +55,17 @@ def sure_networks() -> tuple[nn.Linear, Prediction, Joint]:
     return head, prediction, joint
 
 
-def searches(width: int, booster: Booster | None = None, **options) -> list[BeamCTC | BeamTransducer]:
+def guides() -> dict[str, Guide | None]:
+    booster = Booster(PHRASES, VOCABULARY + 1)
+    model = LanguageModel(NGrams.of(count([[0, 1, 2, 2, 0, 1, 1, 0, 2, 1, 0, 1]], VOCABULARY, 3), b""), 0.6, 0.3)
+    return {"nothing": None, "phrases": booster, "language model": model, "both": Guides(model, booster)}
+
+
+def searches(width: int, guide: Guide | None = None, **options) -> list[BeamCTC | BeamTransducer]:
     head, prediction, joint = networks()
     return [
-        BeamCTC(head, BLANK, width, booster=booster, **options),
-        BeamTransducer(prediction, joint, width, max_symbols=2, booster=booster, **options),
+        BeamCTC(head, BLANK, width, guide=guide, **options),
+        BeamTransducer(prediction, joint, width, max_symbols=2, guide=guide, **options),
     ]
 
 
@@ -99,23 +107,28 @@ def every_transducer_text(
     return texts
 
 
-def bonus_of(text: tuple[int, ...]) -> float:
+def bonus_of(text: tuple[int, ...], guided: str) -> float:
     gained = 0.0
-    for ids, weight in PHRASES:
-        gained += sum(weight * len(ids) for i in range(len(text)) if list(text[i : i + len(ids)]) == ids)
+    if guided in ("phrases", "both"):
+        for ids, weight in PHRASES:
+            gained += sum(weight * len(ids) for i in range(len(text)) if list(text[i : i + len(ids)]) == ids)
+    if guided in ("language model", "both"):
+        model, place = guides()["language model"], 0
+        for token in text:
+            gained += 0.6 * float(model.log_probabilities(place)[token]) + 0.3
+            place = model.next(place, token)
     return gained
 
 
-@pytest.mark.parametrize("boosted", [False, True])
+@pytest.mark.parametrize("guided", guides())
 @pytest.mark.parametrize("kind", [0, 1])
-def test_a_wide_beam_is_the_enumeration_of_all_paths(kind, boosted):
-    booster = Booster(PHRASES, VOCABULARY + 1) if boosted else None
-    search = searches(300, booster, margin=inf, lag=99)[kind]
+def test_a_wide_beam_is_the_enumeration_of_all_paths(kind, guided):
+    search = searches(300, guides()[guided], margin=inf, lag=99)[kind]
     head, prediction, joint = networks()
     for seed in range(3):
         frames = encoder_frames(seed, 1, 4 if kind == 0 else 2)
         every = every_ctc_text(head, frames[0]) if kind == 0 else every_transducer_text(prediction, joint, frames[0], 2)
-        scores = {text: score + (bonus_of(text) if boosted else 0.0) for text, score in every.items()}
+        scores = {text: score + bonus_of(text, guided) for text, score in every.items()}
         final, state = search.step(frames, None)
         beam = search.unpack(state if kind == 0 else state.beams)[0]
         found = {one.ids: search.whole(one) for one in beam}
@@ -144,11 +157,10 @@ def same(found: Tokens, expected: Tokens) -> None:
     assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
 
 
-@pytest.mark.parametrize(("boosted", "lag"), [(False, 99), (True, 99), (False, 3)])
+@pytest.mark.parametrize(("guided", "lag"), [("nothing", 99), ("phrases", 99), ("nothing", 3), ("both", 5)])
 @pytest.mark.parametrize("kind", [0, 1])
-def test_pieces_and_batches_change_nothing(kind, boosted, lag):
-    booster = Booster(PHRASES, VOCABULARY + 1) if boosted else None
-    search = searches(4, booster, lag=lag)[kind]
+def test_pieces_and_batches_change_nothing(kind, guided, lag):
+    search = searches(4, guides()[guided], lag=lag)[kind]
     frames = encoder_frames(7, 3, 24)
     expected = [decode(search, row[None], 24)[0] for row in frames]
     assert all(len(one.ids) > 2 for one in expected)

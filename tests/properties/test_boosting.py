@@ -40,7 +40,7 @@ def test_only_whole_phrases_gain(known, text):
     for n, token in enumerate(text, 1):
         score += float(booster.change(place)[token])
         place = booster.next(place, token)
-        assert score - booster.potential[place] == pytest.approx(gained(known, text[:n]), abs=1e-4)
+        assert score - booster.owed(place) == pytest.approx(gained(known, text[:n]), abs=1e-4)
     assert booster.change(place)[-1] == 0
 
 

@@ -43,6 +43,7 @@ def folder(tmp_path, monkeypatch):
 
 def synthesize(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     return stop.value.code

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wavecast.core.block import Block, Window, mask_beyond
+from wavecast.core.dropout import dropout
 from wavecast.core.groups import Chain
 from wavecast.core.ops.depthwise import depthwise
 from wavecast.core.relative_attention import Context, RelativeAttention, beyond
@@ -35,7 +36,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Widen, bend, narrow."""
-        return self.linear2(functional.dropout(functional.silu(self.linear1(x)), self.dropout, self.training))
+        return self.linear2(dropout(functional.silu(self.linear1(x)), self.dropout, self.training))
 
 
 class TimeConvolution(Window):
@@ -227,7 +228,7 @@ class ConformerLayer(Block):
 
     def drop(self, x: Tensor) -> Tensor:
         """Drop of what a part adds, in training."""
-        return functional.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 def meet(waiting: Tensor | None, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

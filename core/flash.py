@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from wavecast.core.block import Block, Frames, mask_beyond, zeros_like_steps
 from wavecast.core.conformer import TimeConvolution
+from wavecast.core.dropout import Dropout, dropout
 from wavecast.core.groups import Chain
 from wavecast.core.ops.depthwise import depthwise
 from wavecast.core.state import State, own, state
@@ -74,7 +75,7 @@ class ConvolvedLinear(Chain):
             linear=Frames(nn.Linear(inputs, outputs)),
             activation=Frames(nn.SiLU()),
             filter=ResidualFilter(outputs, taps, causal),
-            dropout=Frames(nn.Dropout(dropout)),
+            dropout=Frames(Dropout(dropout)),
         )
 
 
@@ -229,7 +230,7 @@ class Flash(Block):
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """Weigh keys (..., key, width) for queries (..., query, width): squares of what is above zero."""
         weights = torch.relu(query @ key.transpose(-1, -2) / self.group).square()
-        return functional.dropout(weights, self.dropout, self.training)
+        return dropout(weights, self.dropout, self.training)
 
     def attend_on(self, z: Tensor, hidden: Tensor, group: Group | None) -> tuple[Tensor, Group]:
         """Attend over the next piece, a group's length at most at a time."""

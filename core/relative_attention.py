@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wavecast.core.block import Block, mask_beyond
+from wavecast.core.dropout import dropout
 from wavecast.core.state import State, own, state
 
 STYLES = ("chunked_limited", "regular")
@@ -215,7 +216,7 @@ class RelativeAttention(Block):
         if hidden is not None:
             scores.detach().masked_fill_(hidden[:, None, None], HIDDEN)
         weights = scores.softmax(-1, dtype=None if scores.dtype == torch.float64 else torch.float32)
-        return functional.dropout(weights.to(keys.dtype), self.dropout, self.training)
+        return dropout(weights.to(keys.dtype), self.dropout, self.training)
 
     def blind(self, start: int, end: int, first: int, behind: int) -> Tensor | None:
         """Tell which of the keys [first, behind) each of the queries [start, end) must not see; None: it sees all."""

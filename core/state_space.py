@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecast.core.block import Block, Frames
+from wavecast.core.dropout import Dropout
 from wavecast.core.groups import Chain
 from wavecast.core.hippo import bilinear, legs_blocks, random_log_steps, truncated_normal, zero_order_hold
 from wavecast.core.ops.scan import scan
@@ -154,4 +155,4 @@ class S4DLayer(Chain):
 
 def gated(channels: int, dropout: float) -> nn.Sequential:
     """Build what follows a system: an activation, dropout and a gated linear unit."""
-    return nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(channels, 2 * channels), nn.GLU())
+    return nn.Sequential(nn.GELU(), Dropout(dropout), nn.Linear(channels, 2 * channels), nn.GLU())

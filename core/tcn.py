@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from wavecast.core.block import Block, Frames, Window, zeros_like_steps
+from wavecast.core.dropout import Dropout
 from wavecast.core.groups import Chain, Fork
 from wavecast.core.ops.depthwise import depthwise
 from wavecast.core.state import State, Tail, own
@@ -59,9 +60,9 @@ def level(inputs: int, outputs: int, taps: int, dilation: int, dropout: float) -
     around = nn.Linear(inputs, outputs) if inputs != outputs else nn.Identity()
     inner = Chain(
         convolution1=CausalConvolution(inputs, outputs, taps, dilation),
-        after1=Frames(nn.Sequential(nn.ReLU(), nn.Dropout(dropout))),
+        after1=Frames(nn.Sequential(nn.ReLU(), Dropout(dropout))),
         convolution2=CausalConvolution(outputs, outputs, taps, dilation),
-        after2=Frames(nn.Sequential(nn.ReLU(), nn.Dropout(dropout))),
+        after2=Frames(nn.Sequential(nn.ReLU(), Dropout(dropout))),
     )
     return Fork(add_and_rectify, around=Frames(around), inner=inner)
 

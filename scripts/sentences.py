@@ -5,6 +5,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 BLOCK = r"</?(p|h\d|li|blockquote|title)\b[^>]*>"
@@ -14,6 +15,8 @@ STRINGS = {
     ".lua": r'_"((?:[^"\\]|\\.)*)"',
 }
 """What games let people translate, in their files: of Wesnoth, of FreedroidRPG."""
+LETTER = r"[^\W\d_]"
+"""One of any language."""
 SHARED = 5
 """Words in a row that make two sentences the same text."""
 
@@ -30,13 +33,24 @@ def paragraphs(path: Path) -> Iterator[str]:
     yield from re.split(r"\n%\n|\n\s*\n|\n\s+--", text)
 
 
-def sentences(path: Path) -> Iterator[str]:
-    """Find what can be said as it is written: sentences of letters and plain punctuation."""
+def sentences(path: Path, letter: str = "[A-Za-z]") -> Iterator[str]:
+    """Find what can be said as it is written: sentences of letters and plain punctuation, no abbreviations.
+
+    Args:
+        path: of the text.
+        letter: pattern of one; LETTER for languages with others than English.
+    """
     for part in paragraphs(path):
         for sentence in re.split(r"(?<=[.!?])[\"')]*\s+", " ".join(part.split())):
             plain = re.sub(r"\s+", " ", re.sub(r"[\"()]|\s--+\s|\.\.+", " ", sentence)).strip()
-            if re.fullmatch(r"[A-Z][A-Za-z' ,;:-]*[a-z][.!?]", plain) and not re.search(r"[A-Z]{2}", plain):
+            said = re.fullmatch(rf"{letter}(?:{letter}|[' ,;:-])*{letter}[.!?]", plain)
+            if said and plain[0].isupper() and plain[-2].islower() and not shouts(plain):
                 yield plain
+
+
+def shouts(text: str) -> bool:
+    """Tell whether two capitals stand side by side."""
+    return any(one.isupper() and other.isupper() for one, other in pairwise(text))
 
 
 def clauses(path: Path) -> Iterator[str]:
@@ -50,7 +64,7 @@ def clauses(path: Path) -> Iterator[str]:
 
 def words(text: str) -> list[str]:
     """Split into words in lower case."""
-    return re.findall(r"[a-z']+", text.lower())
+    return re.findall(rf"(?:{LETTER}|')+", text.lower())
 
 
 def runs(text: str) -> set[tuple[str, ...]]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wavecast.apps.activity.clip_head import ClipHead
 from wavecast.core.block import mask_beyond
+from wavecast.core.dropout import Dropout
 from wavecast.core.state import State
 
 
@@ -24,7 +25,7 @@ class FrameAverage(ClipHead):
     def __init__(self, features: int, classes: int, hidden: int = 256, dropout: float = 0.5) -> None:
         super().__init__(classes)
         self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
+            nn.Linear(features, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, classes)
         )
 
     def classify(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ are loaded. Axes: batch time feature.
 from torch import nn
 
 from wavecast.core.block import Frames
+from wavecast.core.dropout import Dropout
 from wavecast.core.groups import Chain
 from wavecast.core.recurrent import LSTM
 
@@ -36,9 +37,9 @@ class LRCN(Chain):
         uniform: float = 0.0,
     ) -> None:
         super().__init__(
-            dropout=Frames(nn.Dropout(dropout_features)),
+            dropout=Frames(Dropout(dropout_features)),
             lstm=LSTM(features, hidden, layers),
-            classifier=Frames(nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, classes))),
+            classifier=Frames(nn.Sequential(Dropout(dropout), nn.Linear(hidden, classes))),
         )
         if uniform:
             for parameter in self.get_submodule("lstm").parameters():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecast.apps.activity.clip_head import BatchNorm, ClipHead
+from wavecast.core.dropout import Dropout
 
 LEAST = 8
 """Frames of a clip: three modules halve the time, the last pools what is left."""
@@ -72,11 +73,11 @@ class TemporalInception(ClipHead):
         ]
         self.time = nn.Sequential(*modules, flow(maps[-1], 4, 1), flow(4, 2, 1), flow(2, 1, 1))
         self.classifier = nn.Sequential(
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(features, hidden),
             BatchNorm(hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, classes),
         )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecast.apps.activity.clip_head import BatchNorm, ClipHead
+from wavecast.core.dropout import Dropout
 from wavecast.core.recurrent import LSTM
 
 
@@ -48,7 +49,7 @@ class TSLSTM(ClipHead):
         super().__init__(classes, least=segments)
         self.norms = nn.ModuleList([BatchNorm(features) for _ in range(segments)])
         self.lstm = LSTM(features, hidden, layers, peepholes)
-        self.classifier = nn.Sequential(BatchNorm(hidden), nn.Dropout(dropout), nn.Linear(hidden, classes))
+        self.classifier = nn.Sequential(BatchNorm(hidden), Dropout(dropout), nn.Linear(hidden, classes))
         if uniform:
             for parameter in self.parameters():
                 nn.init.uniform_(parameter, -uniform, uniform)

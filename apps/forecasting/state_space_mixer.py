@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from wavecast.core.block import Block, Frames, mask_beyond
+from wavecast.core.dropout import Dropout
 from wavecast.core.frame_layers import FrameConvolution
 from wavecast.core.groups import Chain, Skip
 from wavecast.core.patches import PatchEmbedding, PatchHead
@@ -148,7 +149,7 @@ class Layer(Chain):
             FrameConvolution(dim, dim, kernel, boundary, groups=dim),
             nn.Linear(dim, 2 * dim),
             nn.GLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         super().__init__(
             memory=Skip(Chain(norm=Frames(nn.LayerNorm(dim)), along=EachPlace(memory))), mix=Skip(Frames(mix))

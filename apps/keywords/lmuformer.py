@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from wavecast.core.block import Block, Frames, Window, at_least, mask_beyond
 from wavecast.core.conformer import MaskedBatchNorm
+from wavecast.core.dropout import Dropout
 from wavecast.core.groups import Chain, Skip
 from wavecast.core.kaldi import KaldiFilterBank
 from wavecast.core.legendre import LegendreUnit
@@ -166,7 +167,7 @@ def block(width: int, order: int, theta: int, expansion: int, taps: int | None, 
         expand=Frames(nn.Linear(width, expansion * width)),
         norm1=BatchNorm(expansion * width),
         bend=Frames(nn.GELU()),
-        drop=Frames(nn.Dropout(dropout)),
+        drop=Frames(Dropout(dropout)),
         contract=Frames(nn.Linear(expansion * width, width)),
         norm2=BatchNorm(width),
         rectify=Frames(nn.ReLU()),

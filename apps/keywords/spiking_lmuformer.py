@@ -13,6 +13,7 @@ from torch import nn
 
 from wavecast.apps.keywords.lmuformer import LAYERS, BatchNorm, Convolution, keyword_features, small_weights
 from wavecast.core.block import Frames
+from wavecast.core.dropout import Dropout
 from wavecast.core.groups import Chain, Fork, Skip, concatenate, identity
 from wavecast.core.legendre import LegendreMemory
 from wavecast.core.spiking import LeakyIntegrateAndFire
@@ -100,7 +101,7 @@ def block(width: int, order: int, theta: int, expansion: int, taps: int | None, 
         spikes1=spikes(width),
         expand=Frames(nn.Linear(width, expansion * width)),
         spikes2=spikes(expansion * width),
-        drop=Frames(nn.Dropout(dropout)),
+        drop=Frames(Dropout(dropout)),
         contract=Frames(nn.Linear(expansion * width, width)),
     )
     return Chain(memory=Skip(memory), mixer=Skip(mixer))

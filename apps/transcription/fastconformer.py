@@ -13,11 +13,11 @@ Different from the published code, whose live output is not its offline output:
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wavecast.apps.transcription.transducer import Joint, Prediction
 from wavecast.core.block import Block, Frames
 from wavecast.core.conformer import Conformer, ConformerLayer
+from wavecast.core.dropout import dropout
 from wavecast.core.groups import Chain
 from wavecast.core.log_mel import LogMel, PerFeatureNorm
 from wavecast.core.subsampling import Subsampling
@@ -36,7 +36,7 @@ class Enter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale, and drop."""
-        return functional.dropout(x * self.factor, self.dropout, self.training)
+        return dropout(x * self.factor, self.dropout, self.training)
 
 
 class FastConformer(Chain):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecast.core.block import Block, Frames
+from wavecast.core.dropout import Dropout
 from wavecast.core.groups import Chain
 from wavecast.core.recurrent import RecurrentLayer
 from wavecast.core.state import State, own, state
@@ -48,11 +49,11 @@ class Prediction(Block):
         self.embedding = nn.Embedding(vocabulary + 1, width, padding_idx=vocabulary)
         self.layers: Chain | None = None
         if kind != "lstm":
-            stack = [(RecurrentLayer(kind, width, width), Frames(nn.Dropout(dropout))) for _ in range(layers)]
+            stack = [(RecurrentLayer(kind, width, width), Frames(Dropout(dropout))) for _ in range(layers)]
             self.layers = Chain(*(part for pair in stack for part in pair))
             return
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         with torch.no_grad():  # open the forget gates, the second of torch's four
             for layer in range(layers):
                 getattr(self.lstm, f"bias_ih_l{layer}")[width : 2 * width] = 1
@@ -106,7 +107,7 @@ class Joint(nn.Module):
         super().__init__()
         self.encoder = nn.Linear(encoder_width, hidden)
         self.prediction = nn.Linear(prediction_width, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden, vocabulary + 1)
 
     def listen(self, frames: Tensor) -> Tensor:

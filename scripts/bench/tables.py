@@ -266,26 +266,23 @@ def transcription() -> str:
     result = read("transcribe_quality")
     rows = [row for row in result["rows"] if row["precision"] == "float32"]
     lines = [
-        "| look-ahead | head | synthetic voices, word errors | characters | real voices | characters | CPU s per s |",
-        "|---|---|---|---|---|---|---|",
+        "| look-ahead | head | decoding | synthetic voices, word errors | characters | real voices | characters "
+        "| CPU s per s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for way in dict.fromkeys((row["look_ahead_ms"], row["head"]) for row in rows):
-        sets = {row["set"]: row for row in rows if (row["look_ahead_ms"], row["head"]) == way}
+    for way in dict.fromkeys(map(way_of, rows)):
+        sets = {row["set"]: row for row in rows if way_of(row) == way}
         figures = [f"{100 * sets[name][rate]:.1f} %" for name in ("synthetic", "real") for rate in ("wer", "cer")]
         cost = max(row["cpu_seconds_per_second"] for row in sets.values())
-        lines.append(f"| {way[0]} ms | {way[1]} | " + " | ".join(figures) + f" | {cost:.3f} |")
+        lines.append(f"| {way[0]} ms | {way[1]} | {way[2]} | " + " | ".join(figures) + f" | {cost:.3f} |")
     if peers := {row["set"]: row for row in result.get("pocketsphinx", [])}:
         synthetic, real = peers["synthetic"], peers["real"]
         cost = max(row["cpu_seconds_per_second"] for row in peers.values())
-        lines.append(
-            f"| live | pocketsphinx | {100 * synthetic['wer']:.1f} % | | {100 * real['wer']:.1f} % | | {cost:.3f} |"
-        )
-    exact = {(row["set"], row["head"], row["look_ahead_ms"]): row["wer"] for row in rows}
-    most = max(
-        abs(row["wer"] - exact[row["set"], row["head"], row["look_ahead_ms"]])
-        for row in result["rows"]
-        if row["precision"] == "int8"
-    )
+        rates = f"{100 * synthetic['wer']:.1f} % | | {100 * real['wer']:.1f} %"
+        lines.append(f"| live | pocketsphinx | its own language model | {rates} | | {cost:.3f} |")
+    exact = {(row["set"], *way_of(row)): row["wer"] for row in rows}
+    rough = [row for row in result["rows"] if row["precision"] == "int8"]
+    most = max(abs(row["wer"] - exact[row["set"], *way_of(row)]) for row in rough)
     words = {row["set"]: row["words"] for row in rows}
     lines += [
         "",
@@ -294,6 +291,11 @@ def transcription() -> str:
         f"{100 * most:.1f} points. One thread. `scripts/bench/transcribe_quality.py`, {source(result)}.",
     ]
     return "\n".join(lines)
+
+
+def way_of(row: dict[str, Any]) -> tuple[int, str, str]:
+    """Give how a transcriber was used for a row."""
+    return row["look_ahead_ms"], row["head"], row["decoding"]
 
 
 def activities() -> str:
@@ -332,7 +334,7 @@ def apps() -> str:
     written = {
         row["set"]: row
         for row in read("transcribe_quality")["rows"]
-        if (row["head"], row["precision"], row["look_ahead_ms"]) == ("rnnt", "float32", 480)
+        if (*way_of(row), row["precision"]) == (480, "rnnt", "guided", "float32")
     }
     spotted, shapes = read("keyword_quality"), read("moving_shapes")["models"][0]
     ((_, table),) = read("forecast_quality")["rmse"].items()

@@ -4,10 +4,11 @@
         [--pocketsphinx ENVIRONMENT/bin/python]
 
 The recipe's held-out voices: synthetic ones on sentences that no other voice says, and the hero of the acted dialogues.
-Every look-ahead and head of the model in fp32, and its default in int8. pocketsphinx 5.1 (its US English model, live,
-with its own language model) hears the same recordings in an environment of its own, with this very script:
-`pip install pocketsphinx==5.1.1 soundfile`. Texts are compared in lower case without punctuation; costs are processor
-seconds for a second of sound, on one thread. Results: results/transcribe_quality.json.
+Every look-ahead and head of the model in fp32, greedy and guided by its language model, and its default look-ahead in
+int8. pocketsphinx 5.1 (its US English model, live, with its own language model) hears the same recordings in an
+environment of its own, with this very script: `pip install pocketsphinx==5.1.1 soundfile`. Texts are compared in lower
+case without punctuation; costs are processor seconds for a second of sound, on one
+thread. Results: results/transcribe_quality.json.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -84,25 +86,25 @@ def held_out(corpus: Path, items: int, cache: str | None) -> dict[str, Any]:
 
 
 def score_ours(model: str | None, sets: Mapping[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
-    """Score every head and look-ahead, and int8 at the default look-ahead."""
+    """Score every head and look-ahead, greedy and guided, and int8 at the default look-ahead."""
     from wavecast.apps.transcription.evaluation import Score, heads, look_aheads, score_set
     from wavecast.apps.transcription.inference import Transcriber
 
     rows = []
     for precision in ("float32", "int8"):
         transcriber = Transcriber.load(model, "cpu", precision)
-        default = transcriber.look_ahead
-        for head in heads(transcriber, []):
-            for look_ahead in look_aheads(transcriber, []) if precision == "float32" else [default]:
-                transcriber.choose_look_ahead(look_ahead)
-                for name, clips in sets.items():
-                    score, began = Score(name, head, look_ahead, 0.0), time.process_time()
-                    list(score_set(score, clips, transcriber))
-                    took = time.process_time() - began
-                    row = {**score.row(), "precision": precision}
-                    wanted = ("set", "head", "precision", "look_ahead_ms", "wer", "cer", "words", "utterances")
-                    rows.append({key: row[key] for key in wanted} | {"cpu_seconds_per_second": took / score.seconds})
-                    print(json.dumps(rows[-1]), flush=True)
+        choices = look_aheads(transcriber, []) if precision == "float32" else [transcriber.look_ahead]
+        ways = {"greedy": {"beam": 1}, "guided": {}} if transcriber.card.language_model else {"greedy": {}}
+        for head, (way, options), look_ahead in product(heads(transcriber, []), ways.items(), choices):
+            transcriber.choose_look_ahead(look_ahead)
+            for name, clips in sets.items():
+                score, began = Score(name, head, look_ahead, 0.0), time.process_time()
+                list(score_set(score, clips, transcriber, **options))
+                took = time.process_time() - began
+                row = {**score.row(), "precision": precision, "decoding": way}
+                wanted = ("set", "head", "decoding", "precision", "look_ahead_ms", "wer", "cer", "words", "utterances")
+                rows.append({key: row[key] for key in wanted} | {"cpu_seconds_per_second": took / score.seconds})
+                print(json.dumps(rows[-1]), flush=True)
     return transcriber.card, rows
 
 

@@ -89,3 +89,13 @@ def test_a_sentence_that_is_not_said_is_left_out(folder, monkeypatch):
     soundfile.write(folder / "said.wav", np.zeros(4000), 16000)
     assert synthesize(monkeypatch, folder / "texts", "--out", folder / "one") == 0
     assert (folder / "one" / "index.jsonl").read_text() == ""
+
+
+def test_other_languages_have_letters_of_their_own(folder, monkeypatch):
+    (folder / "texts").write_text("Žádný učený z nebe nespadl. Это было давно. Ein IBM aus Köln steht hier.\n")
+    words = (folder / "texts", "--out", folder / "one", "--language", "cs")
+    (folder / "bin" / "flite").unlink()
+    assert synthesize(monkeypatch, *words) == 0
+    said = list(open_manifest(str(folder / "one")))
+    assert sorted(one.text for one in said) == ["Žádný učený z nebe nespadl."]
+    assert {one.language for one in said} == {"cs"}

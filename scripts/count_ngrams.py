@@ -1,7 +1,7 @@
 """Count the n-grams of texts into a language model for the beam of `wavecast transcribe --language-model`.
 
     python scripts/count_ngrams.py TEXTS... --model fastconformer.en_small --out english.ngrams.safetensors
-        [--apart-from CORPUS/tts] [--order 6] [--threshold 3e-7]
+        [--apart-from CORPUS/tts] [--order N] [--threshold T]
 
 TEXTS are plain or HTML files, or dialogues of games (scripts/sentences.py); of them all clauses without digits count,
 each once. The n-grams are of the tokens of --model, whose tokenizer alone can use them. No clause is taken that shares
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sentences import check_texts, clauses, known_runs, runs, text_arguments
 
-from wavecast.apps.transcription.language_model import ORDER, NGrams
+from wavecast.apps.transcription.language_model import ORDER, THRESHOLD, NGrams
 from wavecast.apps.transcription.ngrams import count, prune
 from wavecast.apps.transcription.tokenizer import load_tokenizer
 from wavecast.cards import find_model
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="name or path of the transcriber")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.ngrams.safetensors")
     parser.add_argument("--order", type=int, default=ORDER, help=f"tokens of the longest n-grams ({ORDER})")
-    parser.add_argument("--threshold", type=float, default=3e-7, help="relative entropy that an n-gram is worth (3e-7)")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD, help=f"of n-grams' worth ({THRESHOLD:g})")
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} exists\nhint: choose another --out")

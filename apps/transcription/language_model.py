@@ -20,7 +20,7 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from wavecast.apps.transcription.ngrams import Level, count
+from wavecast.apps.transcription.ngrams import Level, count, prune
 from wavecast.apps.transcription.tokenizer import Tokenizer
 from wavecast.cards import write_whole
 from wavecast.core.errors import WavecastError
@@ -28,7 +28,9 @@ from wavecast.core.errors import WavecastError
 ROOT = 0
 ORDER = 6
 """Tokens of the longest n-grams: two or three words."""
-MOST_TEXT = 64 << 20
+THRESHOLD = 3e-7
+"""Relative entropy, in nats a token, that an n-gram must be worth; a twelfth of those of two million words are."""
+MOST_TEXT = 16 << 20
 """Bytes of a text that is counted when it is given in place of a model."""
 STEPS = 16
 """Logarithms are stored in parts of a nat; rounding changes the probability of a token by 3 % at most."""
@@ -214,7 +216,7 @@ def count_text(path: Path, tokenizer: Tokenizer) -> NGrams:
         levels = count([tokenizer.encode(line) for line in lines], len(tokenizer), ORDER)
     except (OSError, ValueError) as error:
         raise WavecastError(f"{path}: no language model read: {str(error).splitlines()[0]}", HINT) from error
-    return NGrams.of(levels, tokenizer.model)
+    return NGrams.of(prune(levels, THRESHOLD), tokenizer.model)
 
 
 class LanguageModel:

@@ -3,8 +3,8 @@
 Several hypotheses are kept for every stream, each a text with its probability, summed over all the ways found to say
 it. Tokens are final once all hypotheses share them, or once they are `lag` frames old: then hypotheses that disagree
 with the best one are dropped, so that the state has a fixed size, and silence settles the text. All of that goes frame
-by frame: the pieces in which a stream comes change nothing. Phrase boosting adds to a hypothesis what its automaton
-says, and takes it back when a phrase breaks off or the stream ends within it.
+by frame: the pieces in which a stream comes change nothing. A guide (`guides`) adds to a hypothesis what it says of its
+tokens, and takes back at the end what is owed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from wavecast.apps.transcription.decoding import Tokens, device_of
-from wavecast.apps.transcription.language_model import ROOT, Guide
+from wavecast.apps.transcription.guides import ROOT, Guide
 from wavecast.apps.transcription.transducer import Joint, Prediction, Read
 from wavecast.core.state import gather, state
 
@@ -33,7 +33,7 @@ class Hypothesis:
         ids, frames, probabilities: of its tokens that are not final yet.
         blank, token: logarithm of its probability, of the ways that end in a blank and of those that end in its last
             token; the transducer only has the first.
-        bonus: of boosted phrases, and `place` in their automaton.
+        bonus: what the guide added, and `place` in it.
         slot: where its prediction network's state is kept.
     """
 

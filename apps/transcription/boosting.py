@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wavecast.apps.transcription.guides import ROOT
 from wavecast.core.errors import WavecastError
 
 WEIGHT = 2.0
 """Added to the log-probability of every token of a phrase that names no weight of its own."""
-ROOT = 0
 
 
 class Booster:

@@ -27,7 +27,8 @@ from wavecast.apps.transcription.boosting import boost_phrases
 from wavecast.apps.transcription.decoding import Decoder, GreedyCTC, GreedyTransducer, Tokens, align
 from wavecast.apps.transcription.endpoint import Rules, Segmenter
 from wavecast.apps.transcription.fastconformer import FRAME, FastConformer
-from wavecast.apps.transcription.language_model import Guides, LanguageModel, read_ngrams
+from wavecast.apps.transcription.guides import Guides
+from wavecast.apps.transcription.language_model import LanguageModel, read_ngrams
 from wavecast.apps.transcription.quantized import quantize_linears
 from wavecast.apps.transcription.tokenizer import Tokenizer, load_tokenizer
 from wavecast.apps.transcription.words import FRAME_SECONDS, Segment, Word, words_of

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import safetensors
@@ -20,12 +19,12 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
+from wavecast.apps.transcription.guides import ROOT
 from wavecast.apps.transcription.ngrams import Level, count, prune
 from wavecast.apps.transcription.tokenizer import Tokenizer
 from wavecast.cards import write_whole
 from wavecast.core.errors import WavecastError
 
-ROOT = 0
 ORDER = 6
 """Tokens of the longest n-grams: two or three words."""
 THRESHOLD = 3e-7
@@ -37,51 +36,6 @@ STEPS = 16
 KEPT = 10_000
 """Places whose vectors are kept: 10 MB at 256 tokens."""
 HINT = "it is damaged, or no language model: make one with scripts/count_ngrams.py, or give a text file"
-
-
-class Guide(Protocol):
-    """What a beam is told beside what it hears. Its places are numbered from 0, where a stream begins."""
-
-    def __len__(self) -> int:
-        """Count the places."""
-
-    def next(self, place: int, token: int) -> int:
-        """Give the place after one more token."""
-
-    def change(self, place: int) -> Tensor:
-        """Give what each class adds to a text's score at a place: (classes,), 0 for the blank, the last."""
-
-    def owed(self, place: int) -> float:
-        """Give what a text that ends at a place has to give back."""
-
-
-class Guides:
-    """Two guides at once.
-
-    Args:
-        first, second: of the same classes.
-    """
-
-    def __init__(self, first: Guide, second: Guide) -> None:
-        self.first, self.second = first, second
-
-    def __len__(self) -> int:
-        return len(self.first) * len(self.second)
-
-    def next(self, place: int, token: int) -> int:
-        """Give the place after one more token."""
-        one, other = divmod(place, len(self.second))
-        return self.first.next(one, token) * len(self.second) + self.second.next(other, token)
-
-    def change(self, place: int) -> Tensor:
-        """Give what each class adds to a text's score at a place: (classes,)."""
-        one, other = divmod(place, len(self.second))
-        return self.first.change(one) + self.second.change(other)
-
-    def owed(self, place: int) -> float:
-        """Give what a text that ends at a place has to give back."""
-        one, other = divmod(place, len(self.second))
-        return self.first.owed(one) + self.second.owed(other)
 
 
 @dataclass(frozen=True)

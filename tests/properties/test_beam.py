@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from wavecast.apps.transcription.beam import CAPACITY, BeamCTC, BeamTransducer
 from wavecast.apps.transcription.boosting import Booster
 from wavecast.apps.transcription.decoding import GreedyCTC, GreedyTransducer, Tokens
-from wavecast.apps.transcription.language_model import Guide, Guides, LanguageModel, NGrams
+from wavecast.apps.transcription.guides import Guide, Guides
+from wavecast.apps.transcription.language_model import LanguageModel, NGrams
 from wavecast.apps.transcription.ngrams import count
 from wavecast.apps.transcription.transducer import Joint, Prediction
 from wavecast.core.state import gather, leaves, stack

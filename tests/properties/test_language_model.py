@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from wavecast.apps.transcription import language_model
 from wavecast.apps.transcription.boosting import Booster
-from wavecast.apps.transcription.language_model import STEPS, Guides, LanguageModel, NGrams, read_ngrams
+from wavecast.apps.transcription.guides import Guides
+from wavecast.apps.transcription.language_model import STEPS, LanguageModel, NGrams, read_ngrams
 from wavecast.apps.transcription.ngrams import costs, count, discounts, prune
 from wavecast.apps.transcription.tokenizer import Tokenizer
 from wavecast.core.errors import WavecastError

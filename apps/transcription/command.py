@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|none",
         help="guides the beam: n-grams, or a text (the model's own)",
     )
-    speech.add_argument("--language-weight", type=WEIGHT, metavar="W", help="of its logarithms (0.4 rnnt, 0.7 ctc)")
-    speech.add_argument("--token-reward", type=REWARD, metavar="R", help="for each token with it (1.5 rnnt, 2 ctc)")
+    speech.add_argument("--language-weight", type=WEIGHT, metavar="W", help="of its logarithms (0.5 rnnt, 0.7 ctc)")
+    speech.add_argument("--token-reward", type=REWARD, metavar="R", help="for each token with it (2)")
     speech.add_argument("--boost", metavar="FILE", help="phrases to expect, one a line, a weight after a tab")
     speech.add_argument("--align", action="store_true", help="times and confidences by CTC under the transducer's text")
     speech.add_argument("--channels", choices=("mix", "each"), default="mix", help="one voice, or each a speaker")

@@ -45,7 +45,7 @@ HEADS = ("ctc", "rnnt")
 PRECISIONS = ("float32", "int8")
 GUIDED = 8
 """Hypotheses that a language model chooses from."""
-SUITING = {"ctc": (0.7, 2.0), "rnnt": (0.4, 1.5)}
+SUITING = {"ctc": (0.7, 2.0), "rnnt": (0.5, 2.0)}
 """Weight and reward of a language model for each head: a transducer has learned something of the language itself."""
 NO_MODEL = "none"
 LONGEST_WHOLE = 900.0  # seconds that a model which needs the whole recording is given: its memory grows with the square

@@ -3,7 +3,7 @@
     levels = prune(count([tokenizer.encode(line) for line in lines], len(tokenizer), 6), 3e-7)
     NGrams.of(levels, tokenizer.model).save(Path("english.ngrams.safetensors"))
 
-    guide = LanguageModel(read_ngrams(Path("english.ngrams.safetensors"), tokenizer), weight=0.4, reward=1.5)
+    guide = LanguageModel(read_ngrams(Path("english.ngrams.safetensors"), tokenizer), weight=0.5, reward=2.0)
 
 A stream's place in it is the longest end of its text that anything followed in the texts that were counted.
 """

@@ -41,6 +41,8 @@ class Utterances:
         seed: another seed gives another order and other augmentation. None: the order of the clips, as they are.
         speed: slowest and fastest; a voice that is faster is higher, too.
         surroundings: the room, noises and recording they are heard through; None: as they are.
+        pause: longest that there is before and behind an utterance, in seconds; most are much shorter, and all hiss
+            faintly. A transcriber that has never heard one writes words into it.
     """
 
     def __init__(
@@ -49,43 +51,58 @@ class Utterances:
         seed: int | None = None,
         speed: tuple[float, float] = (1.0, 1.0),
         surroundings: Surroundings | None = None,
+        pause: float = 0.0,
     ) -> None:
-        self.clips, self.seed, self.speed, self.surroundings = clips, seed, speed, surroundings
-        self._turns: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.clips, self.seed, self.speed, self.surroundings, self.pause = clips, seed, speed, surroundings, pause
+        self._turns: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
-    def turn(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw a time round: the clips in their order, and how fast each is played (hundredths), int64 (clips,)."""
+    def turn(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw a time round.
+
+        Returns:
+            The clips in their order, int64 (clips,); how fast each is played, in hundredths, int64 (clips,); samples of
+            the pauses before and behind it, int64 (clips, 2).
+        """
         if number not in self._turns:
             forget_oldest(self._turns)
             self._turns[number] = self._draw_turn(number)
         return self._turns[number]
 
-    def _draw_turn(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_turn(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.seed is None:
-            return np.arange(len(self.clips)), np.full(len(self.clips), 100)
+            return np.arange(len(self.clips)), np.full(len(self.clips), 100), np.zeros((len(self.clips), 2), np.int64)
         rng = np.random.default_rng([self.seed, number, 1])
         order = rng.permutation(len(self.clips))
         slowest, fastest = (round(100 * speed) for speed in self.speed)
-        return order, rng.integers(slowest, fastest + 1, len(order))
+        speeds = rng.integers(slowest, fastest + 1, len(order))
+        pauses = self.pause * self.clips.sample_rate * rng.random((len(order), 2)) ** 4
+        return order, speeds, pauses.astype(np.int64)
 
     def lengths(self, turn: int) -> np.ndarray:
         """Count the samples of the utterances of a time round, in its order."""
-        order, speeds = self.turn(turn)
-        return np.rint(self.clips.lengths[order] * 100 / speeds).astype(np.int64)
+        order, speeds, pauses = self.turn(turn)
+        return np.rint(self.clips.lengths[order] * 100 / speeds).astype(np.int64) + pauses.sum(1)
 
     def item(self, k: int) -> tuple[np.ndarray, str]:
         """Give the sound of utterance k, float32 (samples,), and its text."""
         turn, place = divmod(k, len(self.clips))
-        order, speeds = self.turn(turn)
+        order, speeds, pauses = self.turn(turn)
         row, speed = int(order[place]), int(speeds[place])
         sound, about = self.clips.clip(row), self.clips.attributes[row]
         if speed != 100:
             sound = soxr.resample(sound, speed, 100, "MQ")
+        rng = np.random.default_rng([self.seed or 0, k])
+        if pauses[place].any():
+            sound = np.pad(sound, tuple(pauses[place])) + faint_hiss(rng, len(sound) + int(pauses[place].sum()))
         if self.surroundings is not None:
-            rng = np.random.default_rng([self.seed or 0, k])
             bandwidth = float(about.get("bandwidth", inf)) * speed / 100
             sound = self.surroundings.record(rng, sound, bandwidth)
         return sound, about["text"]
+
+
+def faint_hiss(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Draw what a microphone hears of silence: white noise of -110 to -50 dB of full scale, float32 (samples,)."""
+    return np.float32(10 ** (rng.uniform(-110, -50) / 20)) * rng.standard_normal(samples, dtype=np.float32)
 
 
 class Batches:
@@ -197,6 +214,7 @@ class TranscriptionData(ItemsData):
         sample_rate: in hertz; other rates are resampled when decoded.
         augment: through rooms, noises and recordings; else utterances are as they are, but for their speed.
         speed: slowest and fastest an utterance is played.
+        pause: longest before and behind an utterance in seconds; most are much shorter.
         snr: lowest and highest signal-to-noise ratio in dB.
         level: lowest and highest level of the mixtures in dB of full scale.
         noises_at_once: how many noises a mixture has at most.
@@ -231,6 +249,7 @@ class TranscriptionData(ItemsData):
         sample_rate: int = 16_000,
         augment: bool = True,
         speed: tuple[float, float] = (0.9, 1.1),
+        pause: float = 0.0,
         snr: tuple[float, float] = (0.0, 30.0),
         level: tuple[float, float] = (-45.0, -15.0),
         noises_at_once: int = 2,
@@ -247,7 +266,7 @@ class TranscriptionData(ItemsData):
         self.held_out, self.shortest, self.longest, self.share = held_out, shortest, longest, share
         self.batch_seconds, self.window, self.ascending, self.batches = batch_seconds, window, ascending, batches
         self.validation_items, self.seed, self.sample_rate = validation_items, seed, sample_rate
-        self.augment, self.speed, self.snr, self.level = augment, speed, snr, level
+        self.augment, self.speed, self.pause, self.snr, self.level = augment, speed, pause, snr, level
         self.noises_at_once, self.keys = noises_at_once, ["bucklespring"] if keys is None else keys
         self.rooms, self.t60, self.skip_bad, self.cache = rooms, t60, skip_bad, cache
         self.chances = chances or Chances(noise_only=0.0, clean=0.4, reverberant=0.4, equalized=0.3, gap=0.0)
@@ -303,7 +322,7 @@ class TranscriptionData(ItemsData):
             raise WavecastError("holding out leaves nothing to train on", "hold out fewer voices: --data.held_out")
         logger.info("training on %d utterances, %.2f h", len(clips), clips.seconds / 3600)
         surroundings = self._surroundings(clips) if self.augment else None
-        utterances = Utterances(clips, self.seed, self.speed, surroundings)
+        utterances = Utterances(clips, self.seed, self.speed, surroundings, self.pause)
         return Batches(utterances, round(self.batch_seconds * self.sample_rate), self.window, self.ascending)
 
     def _surroundings(self, voices: Clips) -> Surroundings:

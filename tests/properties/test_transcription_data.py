@@ -173,7 +173,7 @@ def test_two_processes_and_a_resumed_run_share_out_the_batches():
 def test_batches_hold_sounds_texts_and_lengths_of_the_same_utterances(corpus):
     batches = data(corpus, speed=(1.0, 1.0)).train_batches
     clips, batch = batches.utterances.clips, batches.item(2)
-    order, _ = batches.utterances.turn(0)
+    order, *_ = batches.utterances.turn(0)
     for row, number in enumerate(batch["numbers"]):
         place = order[number]
         assert batch["texts"][row] == clips.attributes[place]["text"]
@@ -270,3 +270,22 @@ def test_validation_items_are_a_fixed_sample(corpus):
     assert [about["id"] for about in spoken(few)] == [about["id"] for about in spoken(more)][:3]
     assert isinstance(few, Batches)
     assert sorted(np.concatenate([few.numbers(b) for b in range(few.count())])) == [0, 1, 2]
+
+
+def test_pauses_lie_around_utterances_and_hiss_faintly(corpus):
+    plain, paused = (
+        data(corpus, speed=(1.0, 1.0), seed=5, pause=pause).train_batches.utterances for pause in (0.0, 2.0)
+    )
+    lengths = paused.lengths(0) - plain.lengths(0)
+    assert 0 <= lengths.min() < 0.1 * RATE < lengths.max() <= 4 * RATE
+    assert np.array_equal(paused.turn(0)[0], plain.turn(0)[0])
+    for k in range(len(plain.clips)):
+        (sound, text), (longer, same) = plain.item(k), paused.item(k)
+        before, behind = paused.turn(0)[2][k]
+        assert same == text
+        assert len(longer) == len(sound) + before + behind == paused.lengths(0)[k]
+        np.testing.assert_allclose(longer[before : before + len(sound)], sound, atol=0.02)
+        rest = np.concatenate([longer[:before], longer[before + len(sound) :]])
+        assert rest.size == 0 or 0 < np.abs(rest).max() < 0.02
+    held = data(corpus, pause=2.0).validation_sets.values()
+    assert all(np.array_equal(one.utterances.lengths(0), one.utterances.clips.lengths) for one in held)

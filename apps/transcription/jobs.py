@@ -16,7 +16,7 @@ from wavecast.apps.sound.report import faults
 from wavecast.apps.transcription.boosting import read_phrases
 from wavecast.apps.transcription.endpoint import Rules
 from wavecast.apps.transcription.formats import FORMATS, CTMWriter, EventWriter, Writer
-from wavecast.apps.transcription.inference import Options, Transcriber, TranscriptStream
+from wavecast.apps.transcription.inference import NO_MODEL, Options, Transcriber, TranscriptStream
 from wavecast.apps.transcription.verification import verify
 from wavecast.apps.transcription.words import Segment
 from wavecast.console import UsageError, say
@@ -55,6 +55,8 @@ class Transcription(Listening):
         if self.separates and (args.channels == "each" or args.verify_streaming):
             other = "--channels each" if args.channels == "each" else "--verify-streaming"
             raise UsageError(f"--separate mixes the channels and finds the speakers, {other} does not", "leave one out")
+        if args.beam == 1 and args.language_model not in ("", NO_MODEL):
+            raise UsageError("--language-model chooses between hypotheses, and --beam 1 has one", "leave one out")
         if args.verify_streaming and any(source.is_live for source in sources):
             raise UsageError("--verify-streaming goes through a recording twice", "give a file")
 

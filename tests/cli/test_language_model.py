@@ -108,7 +108,7 @@ def test_a_damaged_one_of_a_model_is_found(wavecast, talk, model, book):
 
 def test_what_does_not_go_together(wavecast, talk, model, book, tmp_path):
     words = ("transcribe", talk, "--model", model, "--language-model")
-    wavecast.fails(1, "a language model chooses", *words, book[0], "--beam", 1, hint="give --beam 8")
+    wavecast.fails(2, "--beam 1 has one", *words, book[0], "--beam", 1, hint="leave one out")
     wavecast.fails(1, "nothing.txt: no language model read", *words, tmp_path / "nothing.txt", hint="count_ngrams.py")
     with pytest.raises(WavecastError, match="a language model chooses"):
         Transcriber.load(str(model), "cpu").decoder(Options(beam=1, language_model="x"))

@@ -1,4 +1,4 @@
-"""Dropout that costs a third on a processor: one random number of 64 bits decides on four elements.
+"""Dropout at less than half of its cost on a processor: one random number of 64 bits decides on four elements.
 
 Srivastava et al.: "Dropout: a simple way to prevent neural networks from overfitting", 2014. torch draws a number for
 each element there, which took a sixth of a training step of the transcriber.

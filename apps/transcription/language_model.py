@@ -24,6 +24,7 @@ from wavecast.apps.transcription.ngrams import Level, count, prune
 from wavecast.apps.transcription.tokenizer import Tokenizer
 from wavecast.cards import write_whole
 from wavecast.core.errors import WavecastError
+from wavecast.datamodules.manifests import TextStyle, normalize
 
 ORDER = 6
 """Tokens of the longest n-grams: two or three words."""
@@ -130,7 +131,7 @@ def read_ngrams(path: Path, tokenizer: Tokenizer) -> NGrams:
     """Read a language model, or count one in a text, line by line.
 
     Args:
-        path: of `NGrams.save`; or of a text in UTF-8, written as the transcriber writes.
+        path: of `NGrams.save`; or of a text in UTF-8.
         tokenizer: of the transcriber.
 
     Raises:
@@ -157,7 +158,7 @@ def read_ngrams(path: Path, tokenizer: Tokenizer) -> NGrams:
 
 
 def count_text(path: Path, tokenizer: Tokenizer) -> NGrams:
-    """Count the n-grams of a text.
+    """Count the n-grams of a text, as the transcriber would write it; lines that it cannot spell are left out.
 
     Raises:
         WavecastError: it cannot be read, is too long, or has too few tokens.
@@ -167,7 +168,9 @@ def count_text(path: Path, tokenizer: Tokenizer) -> NGrams:
             hint = "count it once with scripts/count_ngrams.py, and give the result"
             raise WavecastError(f"{path} has more than {MOST_TEXT >> 20} MiB", hint)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        levels = count([tokenizer.encode(line) for line in lines], len(tokenizer), ORDER)
+        style: TextStyle = "spoken" if tokenizer.unknown in tokenizer.encode("A") else "verbatim"
+        spelled = [tokenizer.encode(normalize(line, style)) for line in lines]
+        levels = count([ids for ids in spelled if tokenizer.unknown not in ids], len(tokenizer), ORDER)
     except (OSError, ValueError) as error:
         raise WavecastError(f"{path}: no language model read: {str(error).splitlines()[0]}", HINT) from error
     return NGrams.of(prune(levels, THRESHOLD), tokenizer.model)

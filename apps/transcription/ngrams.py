@@ -39,10 +39,10 @@ class Level:
     def __len__(self) -> int:
         return len(self.token)
 
-    def of(self, kept: np.ndarray, parents: np.ndarray, suffixes: np.ndarray) -> "Level":
-        """Keep some n-grams; the level before was renumbered."""
+    def of(self, kept: np.ndarray, numbers: np.ndarray) -> "Level":
+        """Keep some n-grams; those of the level before have new numbers."""
         rest = (one[kept] for one in (self.token, self.probability, self.backoff, self.times))
-        return Level(parents[self.parent[kept]], suffixes[self.suffix[kept]], *rest)
+        return Level(numbers[self.parent[kept]], numbers[self.suffix[kept]], *rest)
 
 
 def count(texts: Sequence[Sequence[int]], tokens: int, order: int) -> list[Level]:
@@ -121,7 +121,7 @@ def prune(levels: Sequence[Level], threshold: float) -> list[Level]:
     numbers = [np.cumsum(keep) - 1 for keep in kept]
     pruned = [levels[0]]
     for n in range(1, len(levels)):
-        pruned.append(levels[n].of(kept[n], numbers[n - 1], numbers[n - 1]))
+        pruned.append(levels[n].of(kept[n], numbers[n - 1]))
     for n in range(len(pruned) - 1):
         said, else_said = masses(pruned, n + 1)
         pruned[n].backoff[:] = np.divide(1 - said, 1 - else_said, out=np.ones(len(said)), where=else_said < 1)

@@ -7,8 +7,8 @@ The recipe's held-out voices: synthetic ones on sentences that no other voice sa
 Every look-ahead and head of the model in fp32, greedy and guided by its language model, and its default look-ahead in
 int8. pocketsphinx 5.1 (its US English model, live, with its own language model) hears the same recordings in an
 environment of its own, with this very script: `pip install pocketsphinx==5.1.1 soundfile`. Texts are compared in lower
-case without punctuation; costs are processor seconds for a second of sound, on one
-thread. Results: results/transcribe_quality.json.
+case without punctuation; costs are processor seconds for a second of sound, on one thread. Results:
+results/transcribe_quality.json.
 """
 
 import argparse

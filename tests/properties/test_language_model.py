@@ -178,6 +178,14 @@ def test_a_text_is_counted_as_it_is(tokenizer, tmp_path):
     assert change[-1] == 0
 
 
+def test_a_text_is_read_as_the_model_would_write_it(tokenizer, tmp_path):
+    (tmp_path / "plain.txt").write_text("abc ab\nca ab\nabc abc\n")
+    (tmp_path / "prose.txt").write_text('Abc, ab!\nCa "ab"\n7 abs\nABC abc.\n')
+    plain, prose = (read_ngrams(tmp_path / f"{name}.txt", tokenizer) for name in ("plain", "prose"))
+    assert np.array_equal(plain.token, prose.token)
+    assert np.array_equal(plain.log_probability, prose.log_probability)
+
+
 def damaged(path, **arrays) -> None:
     stored = {**safetensors.numpy.load_file(path), **arrays}
     path.write_bytes(safetensors.numpy.save(stored, {"tokenizer": ""}))

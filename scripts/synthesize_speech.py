@@ -1,12 +1,15 @@
 """Make a packed corpus of synthetic speech from texts: more words for a transcriber, other speech for a spotter.
 
-    python scripts/synthesize_speech.py TEXTS... --out spoken/ --hours 20 [--apart-from CORPUS/tts] [--language es]
+    python scripts/synthesize_speech.py TEXTS... --out spoken/ --hours 20 [--apart-from CORPUS/tts]
+        [--language es | --neural]
 
 TEXTS are plain or HTML files, such as Debian's packages fortunes and anarchism bring, or dialogues of games
 (scripts/sentences.py). Their sentences are said by flite (Black, Lenzo 2001: three voices built of recordings, one of
 diphones) and by espeak-ng (formants, in many accents and timbres), other languages by espeak-ng alone; both must be
-installed. Pitch and speed are drawn for each sentence. No sentence is taken that shares five words in a row with a text
-of the corpus of --apart-from, so that validation on its sentences stays validation.
+installed. With --neural they are said by hibari (`pip install hibari-tts`, Apache-2.0: a small network taught by the
+voice af_heart of Kokoro-82M), a hundred times as fast as they sound. Pitch, speed and, of the neural voice, the length
+of the vocal tract are drawn for each sentence. No sentence is taken that shares five words in a row with a text of the
+corpus of --apart-from, so that validation on its sentences stays validation.
 
 Sentence k of a seed is always the same. `wavecast train transcription --data.speech '[spoken]'` reads the result:
 FLAC of 16 kHz and an index.jsonl.
@@ -18,6 +21,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +64,58 @@ def command(text: str, language: str, out: Path, rng: np.random.Generator) -> tu
     return f"espeak_{voice}", ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", str(out), text]
 
 
-def say(text: str, language: str, out: Path, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-    """Say a text: the voice's name and float32 (samples,) at 16 kHz, little silence around, empty if mute."""
-    voice, line = command(text, language, out, rng)
-    subprocess.run(line, check=True, capture_output=True)
-    sound, rate = soundfile.read(out, dtype="float32")
+Speaker = Callable[[str, np.random.Generator], tuple[str, np.ndarray, int]]
+"""Says a text: the voice's name, float32 (samples,), and their rate."""
+
+
+def programs(language: str, folder: Path) -> Speaker:
+    """Let flite and espeak-ng say texts, through a file in a folder."""
+
+    def say(text: str, rng: np.random.Generator) -> tuple[str, np.ndarray, int]:
+        voice, line = command(text, language, folder / "one.wav", rng)
+        subprocess.run(line, check=True, capture_output=True)
+        return voice, *soundfile.read(folder / "one.wav", dtype="float32")
+
+    return say
+
+
+def neural() -> Speaker:
+    """Let hibari say texts: a tract of other length by another rate, a pitch by another fundamental."""
+    from hibari import Hibari, dsp
+
+    voice = Hibari()
+
+    def say(text: str, rng: np.random.Generator) -> tuple[str, np.ndarray, int]:
+        tract, pitch, speed = rng.uniform(0.85, 1.3), rng.uniform(0.8, 1.25), rng.uniform(0.8, 1.25)
+        pitch *= tract**-0.75  # the shorter the tract, the higher most people speak; its rate shifts pitch as well
+        ids = np.array([[i for phonemes in voice.phonemize(text) for i in voice.ids(phonemes)]])
+        spectra = voice.sess.run(None, {"ids": ids, "speed": np.array([speed * tract], np.float32)})
+        *envelopes, fundamental = (one[0] for one in spectra)
+        return f"hibari_{voice.voice}", dsp.synth(*envelopes, pitch * fundamental, rng), round(dsp.SR / tract)
+
+    return say
+
+
+def trim(sound: np.ndarray, rate: int) -> np.ndarray:
+    """Give float32 (samples,) at 16 kHz with little silence around and a peak of a half, empty if mute."""
     sound = soxr.resample(sound, rate, RATE)
     peak = np.abs(sound).max(initial=0.0)
     loud = np.flatnonzero(np.abs(sound) > 0.01 * peak)
     if not len(loud):
-        return voice, loud.astype(np.float32)
+        return loud.astype(np.float32)
     margin = round(SILENCE * RATE)
-    sound = sound[max(0, loud[0] - margin) : loud[-1] + margin]
-    return voice, 0.5 * sound / peak
+    return 0.5 * sound[max(0, loud[0] - margin) : loud[-1] + margin] / peak
+
+
+def check_synthesizers(parser: argparse.ArgumentParser, language: str, neural: bool) -> None:
+    """End the program where what would speak is not installed."""
+    if neural:
+        if find_spec("hibari") is None:
+            parser.error("hibari is not installed\nhint: pip install hibari-tts")
+        return
+    for program in ("flite", "espeak-ng") if language == ENGLISH else ("espeak-ng",):
+        if shutil.which(program) is None:
+            parser.error(f"{program} is not installed\nhint: apt install flite espeak-ng")
 
 
 def main() -> int:
@@ -80,26 +124,28 @@ def main() -> int:
     text_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder, which must not exist")
     parser.add_argument("--hours", type=float, default=20.0)
-    parser.add_argument("--language", default=ENGLISH, help="as espeak-ng names it: en, es, cs, ru ... (en)")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--language", default=ENGLISH, help="as espeak-ng names it: en, es, cs, ru ... (en)")
+    ways.add_argument("--neural", action="store_true", help="let hibari say them, in English")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} exists\nhint: choose another --out")
     check_texts(parser, options.texts)
-    needed = ("flite", "espeak-ng") if options.language == ENGLISH else ("espeak-ng",)
-    for program in [name for name in needed if shutil.which(name) is None]:
-        parser.error(f"{program} is not installed\nhint: apt install flite espeak-ng")
+    check_synthesizers(parser, options.language, options.neural)
     chosen = choose(options.texts, options.apart_from, options.language, np.random.default_rng([options.seed, 0]))
     options.out.mkdir(parents=True)
     left = round(options.hours * 3600 * RATE)
     with tempfile.TemporaryDirectory() as folder, (options.out / "index.jsonl").open("w") as index:
+        say = neural() if options.neural else programs(options.language, Path(folder))
         for first in range(0, len(chosen), IN_A_FILE):
             file = f"spoken_{first // IN_A_FILE:02}.flac"
             with soundfile.SoundFile(options.out / file, "w", RATE, 1, "PCM_16") as sink:
                 at = 0
                 for k in range(first, min(first + IN_A_FILE, len(chosen))):
                     rng = np.random.default_rng([options.seed, 1, k])
-                    voice, sound = say(chosen[k], options.language, Path(folder) / "one.wav", rng)
+                    voice, *said = say(chosen[k], rng)
+                    sound = trim(*said)
                     if not len(sound):
                         continue
                     sink.write(sound)

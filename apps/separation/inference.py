@@ -6,7 +6,8 @@
     stream = separator.stream(channels=2, sample_rate=48_000)
     out = stream.push(piece)                               # (speakers, channels, samples), what is finished
     rest = stream.flush()
-    stream.seams, stream.voices()                          # who is who across windows; what the outputs hold
+    stream.seams, stream.turns                             # who is who across windows, and within them
+    stream.voices()                                        # what the outputs hold
 
 Whole arrays and files go through the same stream, so both give the same bytes.
 """
@@ -25,6 +26,7 @@ from wavecast.apps.separation.mossformer2_fast import FastMossFormer2
 from wavecast.apps.separation.presence import Presence, Voice, without_absent
 from wavecast.apps.separation.separated_windows import SeparatedWindows, plan_of
 from wavecast.apps.separation.tracks import Seam
+from wavecast.apps.separation.turns import Turn
 from wavecast.cards import Card, find_model, load_network
 from wavecast.core.block import Block
 from wavecast.core.device import choose_device
@@ -231,6 +233,11 @@ class SeparatorStream(SoundStream):
     def seams(self) -> list[Seam]:
         """Decisions about who is who across windows, so far."""
         return [] if self._windows is None else self._windows.seams
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Decisions within windows about who speaks, so far."""
+        return [] if self._windows is None else self._windows.turns
 
     def voices(self) -> list[Voice]:
         """Say, after the flush, what the speakers' outputs hold."""

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,8 @@ class Recording:
                 for seam in stream.seams
             ],
             "uncertain_seams": sum(not seam.certain for seam in stream.seams),
+            "turns": [asdict(turn) for turn in stream.turns],
+            "uncertain_turns": sum(not turn.certain for turn in stream.turns),
             "clipped_samples": clipped,
             "not_finite_samples": stream.replaced,
             "truncated": reader.truncated,

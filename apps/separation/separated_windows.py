@@ -1,4 +1,4 @@
-"""Windows of a separator: every window at the mixture's level, its speakers those of the window before."""
+"""Windows of a separator: at the mixture's level, speakers the same within each and from one to the next."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -19,6 +19,7 @@ from wavecast.apps.separation.tracks import (
     inverted,
     same_sound,
 )
+from wavecast.apps.separation.turns import STRETCH, Conversation, Heard, Turn, gather, quietest, rearranged
 from wavecast.apps.separation.voices import HOP, VOICED, Analyzer, Voiceprint
 from wavecast.core.block import Block
 from wavecast.core.windows import Plan, Windows
@@ -31,10 +32,12 @@ OVERLAP_SHARE = 0.25
 """Of a window, at most, that it shares with the one before."""
 DOMINANT = 0.5
 """Of the power of all others together, what a voice must have for a frame to tell of it."""
-QUIET, SILENT = 10**-3.5, 10**-4.5
+QUIET, SILENT = 10**-2.5, 10**-4.5
 """Below the loud parts of the signal: where frames tell of no voice, and where there is no sound."""
 MOST_HELD = 4
 """Windows that may wait for what comes after them."""
+FADE_SECONDS = 0.02
+"""In which a speaker passes from one of the network's outputs to another."""
 
 
 def plan_of(network: Block, rate: int, seconds: float = 0) -> Plan:
@@ -74,6 +77,7 @@ class SeparatedWindows(Windows):
 
     Attributes:
         seams: decisions about the order of the speakers, of the signal begun last.
+        turns: decisions within windows about who speaks, of the same.
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class SeparatedWindows(Windows):
         self.rate, self.speakers, self.residual = rate, speakers, residual
         self.analyzer = Analyzer(rate)
         self.seams: list[Seam] = []
+        self.turns: list[Turn] = []
         super().__init__(network, plan, whole=whole)
 
     def _restart(self) -> None:
         super()._restart()
         self.tracks = Tracks(self.speakers)
+        self.conversations: list[Conversation] = []  # of each channel
         self.loud = 0.0  # mean square of loud parts, the most so far
         self.held: list[Tensor] = []  # pieces in doubt, of windows bound to each other
         self.release = 0  # of them, those that nothing more will be known of
@@ -116,21 +122,65 @@ class SeparatedWindows(Windows):
     def align(self, heard: Tensor, made: Tensor, before: Tensor | None, start: int) -> Tensor:
         """Bring the voices to their levels, in the order of the window before, and share out what is left."""
         made = made * least_squares_gains(*products(heard, made)).to(made.dtype)[:, None]
+        if before is None:
+            self.seams, self.turns = [], []
+            self.conversations = [Conversation(self.speakers) for _ in made]
         sound = made.cpu().numpy()
-        power = self.analyzer.power(np.moveaxis(sound, 1, 2))  # (channels, output, frames)
+        power = self._power(sound)
         if power.size:
             self.loud = max(self.loud, float(np.percentile(power.sum(1).mean(0), 95)))
-        prints = self._prints(sound, power)
-        orders = match_channels(power, prints, self.loud * SILENT)
-        made = torch.stack([one[:, list(order)] for one, order in zip(made, orders, strict=True)])
+        each = zip(self.conversations, sound, power, strict=True)
+        windows = [self._take_turns(*one, start, 0 if before is None else self.end - start) for one in each]
+        sound = np.stack([one for one, _ in windows])
+        prints = [window.prints(self.speakers) for _, window in windows]
+        orders = match_channels(self._power(sound), prints, self.loud * SILENT)
+        sound = np.stack([one[:, list(order)] for one, order in zip(sound, orders, strict=True)])
+        made = torch.from_numpy(sound).to(made.device)
         prints = [[each[k] for k in order] for each, order in zip(prints, orders, strict=True)]
         voices = [max((each[k] for each in prints), key=lambda one: one.frames) for k in range(self.speakers)]
+        order = tuple(range(self.speakers))
         if before is None:
-            self.seams = []
             self.tracks.begin(voices, self._active(made))
         else:
-            made = made[..., list(self._decide(made, before, start, voices))]
+            order = self._decide(made, before, start, voices)
+            made = made[..., list(order)]
+        for conversation, own in zip(self.conversations, orders, strict=True):
+            conversation.rename(inverted(tuple(own[k] for k in order)), -1)
         return with_rest(heard, made, momentary_power(made, self.rate), self.residual)
+
+    def _take_turns(
+        self, conversation: Conversation, sound: np.ndarray, power: np.ndarray, start: int, shared: int
+    ) -> tuple[np.ndarray, Heard]:
+        """Give every speaker of a channel's window the outputs that are his, and say what was heard.
+
+        Args:
+            conversation: of the channel.
+            sound: (samples, output).
+            power: (output, frames).
+            start: where in the signal the window begins.
+            shared: samples that the window before has as well.
+        """
+        total, stretch = power.sum(0), STRETCH * self.analyzer.hop
+        firsts = np.arange(0, len(total), STRETCH)
+        sounding = np.maximum.reduceat(total, firsts) > self.loud * SILENT if len(total) else np.zeros(0, bool)
+        clear = (power > DOMINANT * (total - power)) & (power > self.loud * QUIET)
+        evidence = []
+        for output, counts in zip(sound.T, clear, strict=True):
+            frames = self.analyzer(output)
+            evidence.append(gather(frames.features, counts & (frames.voicing > VOICED)))
+        window, changes = conversation.hear(np.stack(evidence, 1), sounding, round(shared / stretch))
+        places = 1 + np.flatnonzero((window.speakers[1:] != window.speakers[:-1]).any(1))
+        at = {k: quietest(total, k) * self.analyzer.hop + self.analyzer.frame // 2 for k in places.tolist()}
+        for k, confidence in changes:
+            if at[k] >= shared - self.plan.context:
+                seconds, rounded = (start + at[k]) / self.rate, round(confidence, 4)
+                self.turns.append(Turn(round(seconds, 3), rounded, rounded >= CERTAIN))
+        parts = window.speakers[[0, *at]] if len(total) else np.arange(self.speakers)[None]
+        return rearranged(sound, parts, [0, *at.values()], round(FADE_SECONDS * self.rate)), window
+
+    def _power(self, sound: np.ndarray) -> np.ndarray:
+        """Give the mean square of the frames of (channels, samples, output): (channels, output, frames)."""
+        return self.analyzer.power(np.moveaxis(sound, 1, 2))
 
     def _decide(self, made: Tensor, before: Tensor, start: int, voices: list[Voiceprint]) -> Order:
         """Decide the order of the speakers, and note it."""
@@ -153,6 +203,8 @@ class SeparatedWindows(Windows):
     def _judge_again(self, decision: Decision, certain: bool) -> None:
         """Put the pieces held, and the seams before them, in the order that now seems right."""
         places = inverted(decision.before)
+        for conversation in self.conversations:
+            conversation.rename(decision.before, -1 - len(self.held), -1)
         index = [*places, *range(self.speakers, self.ending.shape[2])]
         self.held = [piece[..., index] for piece in self.held]
         fade = self.plan.fade
@@ -169,18 +221,6 @@ class SeparatedWindows(Windows):
     def _active(self, made: Tensor) -> list[bool]:
         """Tell which outputs hold any sound."""
         return [power > self.loud * SILENT for power in made.square().mean((0, 1)).tolist()]
-
-    def _prints(self, sound: np.ndarray, power: np.ndarray) -> list[list[Voiceprint]]:
-        """Take the voiceprints of every channel's outputs from the voiced frames in which they stand out."""
-        prints = []
-        for channel, strength in zip(sound, power, strict=True):
-            clear = (strength > DOMINANT * (strength.sum(0) - strength)) & (strength > self.loud * QUIET)
-            each = []
-            for k in range(self.speakers):
-                frames = self.analyzer(channel[:, k])
-                each.append(Voiceprint.of(frames.features[clear[k] & (frames.voicing > VOICED)]))
-            prints.append(each)
-        return prints
 
 
 def match_channels(power: np.ndarray, prints: Sequence[Sequence[Voiceprint]], silence: float) -> list[Order]:

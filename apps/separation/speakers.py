@@ -10,6 +10,8 @@ import numpy as np
 
 from wavecast.apps.separation.inference import Options, Separator, SeparatorStream
 from wavecast.apps.separation.presence import Voice, choose_results
+from wavecast.apps.separation.tracks import Seam
+from wavecast.apps.separation.turns import Turn
 from wavecast.apps.sound.recording import BLOCK, blocks, check_one_pass
 from wavecast.console import say
 from wavecast.core.errors import WavecastError, listed
@@ -118,7 +120,9 @@ class Separating:
         elif self.auto and there < count:
             left_out = "output has no voice and is" if count - there == 1 else "outputs have no voice and are"
             say(f"{name}: {count - there} {left_out} left out (--speakers {count} keeps all)", self.quiet)
-        uncertain = [f"{seam.seconds:.1f} s" for seam in stream.seams if not seam.certain]
+        decisions: list[Seam | Turn] = [*stream.seams, *stream.turns]
+        decisions.sort(key=lambda one: one.seconds)
+        uncertain = [f"{one.seconds:.1f} s" for one in decisions if not one.certain]
         if uncertain:
             say(f"{name}: it is not certain that speakers stay the same at {listed(uncertain)}", self.quiet)
 

@@ -1,14 +1,18 @@
-"""Voices told apart by their long-term sound: cepstra and pitch of voiced frames, two variances, no trained network.
+"""Voices told apart by their long-term sound: cepstra and pitch of voiced frames, no trained network.
 
-A voice is the mean of 18 features over its voiced frames: 16 cepstral coefficients of a mel spectrum up to 3.8 kHz,
-which every rate in use has, the logarithm of the pitch, and the level: within one recording, who is far stays far. Two
-such means are compared under two hypotheses: that they differ only as one speaker's frames do (`WITHIN`), or as
-speakers do (`BETWEEN`). The result is a log-likelihood ratio in nats, the two-covariance model of speaker verification
-(Brummer and De Villiers, "The Speaker Partitioning Problem", Odyssey 2010) with diagonal matrices. Variances are
-measured (`scripts/bench/voice_statistics.py`), but those of the level, which are cautious guesses.
+A voice is the mean of some features over its voiced frames: directions in the space of 16 cepstral coefficients (of a
+mel spectrum up to 3.8 kHz, which every rate in use has) and the logarithm of the pitch, and the level: within one
+recording, who is far stays far. The directions are those in which speakers differ most for how much one of them
+varies, and independent of each other both within and between speakers (Fisher's linear discriminants). Two such means
+are compared under two hypotheses: that they differ only as one speaker's do, or as speakers do. The result is a
+log-likelihood ratio in nats, the two-covariance model of speaker verification (Brummer and De Villiers, "The Speaker
+Partitioning Problem", Odyssey 2010). The space is measured (`scripts/bench/voice_statistics.py`), but the variances of
+the level, which are cautious guesses.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,19 +27,18 @@ OCTAVE_COST = 0.05  # of the correlation, for every octave of a longer period: s
 FLOOR = 1e-5  # of a frame's strongest band
 VOICED = 0.6  # correlation with itself a period later from which a frame is voiced
 DEPENDENT = 16.0  # frames that say as much as one that is independent: neighbors are of the same sound
-SESSION = np.array([0.05] * (CEPSTRA + 1) + [0.2])
-"""Of the variance within: what a mood, a room, a leak or a step back may shift."""
+LEVEL_WITHIN, LEVEL_BETWEEN = 40.0, 16.0
+"""Variances of the level in dB, of the frames of one speaker and of their means over speakers."""
+SPACE = json.loads((Path(__file__).parent / "voice_space.json").read_text())
+DIRECTIONS = np.array(SPACE["directions"])
+"""(cepstra and the logarithm of the pitch, direction); along each a quarter of a second of one speaker varies by 1."""
+SPREAD = np.array([*SPACE["spread"], LEVEL_BETWEEN / LEVEL_WITHIN])
+"""Variance of the features' means over speakers, for a variance of 1 within one."""
+SESSION = np.array([0.1] * len(SPACE["spread"]) + [0.2])
+"""What a mood, a room, a leak or a step back may shift."""
 CALIBRATION = 0.5
-"""Of what agreement would say for one speaker if features were independent of each other. They are not, and two of the
+"""Of what agreement would say for one speaker if frames were as independent of each other as taken for. Two of the
 corpus are told apart best with half of it."""
-WITHIN = np.array(
-    [17.73, 19.94, 8.21, 5.25, 3.1, 2.99, 2.17, 1.7, 1.66, 1.42, 1.42, 1.39, 1.4, 1.42, 1.36, 1.1, 0.143, 40]
-)
-"""Variance of the features over the frames of one speaker."""
-BETWEEN = np.array(
-    [3.46, 3.34, 1.85, 0.67, 0.84, 0.39, 0.56, 0.55, 0.52, 0.81, 0.52, 0.61, 0.25, 0.26, 0.12, 0.07, 0.186, 16]
-)
-"""Variance of their means over speakers."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,15 @@ class Frames:
     """What is known of the frames of a sound.
 
     Attributes:
-        features: (frames, 18).
+        features: (frames, feature), which voices are told apart by; the last is the level.
+        sound: (frames, 17), cepstra and the logarithm of the pitch in hertz to base 2.
+        level: (frames,), in dB below full scale.
         voicing: (frames,), correlation of the frame with itself a period later, 1 for a perfect tone.
     """
 
     features: np.ndarray
+    sound: np.ndarray
+    level: np.ndarray
     voicing: np.ndarray
 
 
@@ -81,7 +88,7 @@ class Analyzer:
     def __call__(self, x: np.ndarray) -> Frames:
         """Analyze the whole frames of a sound (samples,)."""
         if not self.count(len(x)):
-            return Frames(np.zeros((0, CEPSTRA + 2)), np.zeros(0))
+            return Frames(np.zeros((0, len(SPREAD))), np.zeros((0, CEPSTRA + 1)), np.zeros(0), np.zeros(0))
         frames = np.lib.stride_tricks.sliding_window_view(x, self.frame)[:: self.hop]
         power = np.abs(np.fft.rfft(frames * self.window, self.length)) ** 2
         bands = power @ self.bank
@@ -92,7 +99,8 @@ class Analyzer:
         best = (periodic - self.cost).argmax(1)
         voicing = periodic[np.arange(len(best)), best]
         level = 10 * np.log10(np.square(frames, dtype=np.float64).mean(1) + 1e-20)
-        return Frames(np.column_stack([cepstra, self.pitch[best], level]), voicing)
+        sound = np.column_stack([cepstra, self.pitch[best]])
+        return Frames(np.column_stack([sound @ DIRECTIONS, level / LEVEL_WITHIN**0.5]), sound, level, voicing)
 
     def power(self, x: np.ndarray) -> np.ndarray:
         """Give the mean square of the frames of sounds (..., samples): (..., frames)."""
@@ -111,7 +119,7 @@ class Voiceprint:
 
     Attributes:
         frames: their number, or weight.
-        total: (18,), the sum of their features.
+        total: (feature,), the sum of their features.
     """
 
     frames: float = 0.0
@@ -119,7 +127,7 @@ class Voiceprint:
 
     @staticmethod
     def of(features: np.ndarray) -> "Voiceprint":
-        """Make one of voiced frames (frames, 18)."""
+        """Make one of voiced frames (frames, feature)."""
         return Voiceprint(float(len(features)), features.sum(0))
 
     def plus(self, other: "Voiceprint", weight: float = 1.0) -> "Voiceprint":
@@ -131,6 +139,6 @@ class Voiceprint:
         if min(self.frames, other.frames) <= 0:
             return 0.0
         difference = (self.total / self.frames - other.total / other.frames) ** 2
-        same = WITHIN * (DEPENDENT / self.frames + DEPENDENT / other.frames + SESSION)
-        two = same + 2 * BETWEEN
+        same = DEPENDENT / self.frames + DEPENDENT / other.frames + SESSION
+        two = same + 2 * SPREAD
         return 0.5 * float(np.sum(difference / two - difference / same + CALIBRATION * np.log(two / same)))

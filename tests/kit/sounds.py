@@ -20,15 +20,15 @@ def voice(seed: int, seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 def speaker(seed: int, seconds: float, rate: int = RATE, take: int = 0) -> np.ndarray:
-    """Babble vowels with the pitch and the throat of one speaker, at 3 syllables a second: float32 (samples,).
+    """Babble vowels with the pitch and the throat of one speaker, 8 of them a second: float32 (samples,).
 
     Other takes of a seed are other words of the same speaker.
     """
     body, words = np.random.default_rng(seed), np.random.default_rng([seed, take])
     pitch, throat = 100 * 2 ** ((seed * 0.45 + body.uniform(0, 0.2)) % 1.3), 0.85 + (seed * 0.13) % 0.4
     vowels = np.array([[730, 1090], [270, 2290], [300, 870], [530, 1840], [640, 1190]]) * throat
-    syllables = int(3 * seconds) + 1
-    length = round(rate / 3)
+    syllables = int(8 * seconds) + 1
+    length = round(rate / 8)
     sound = np.zeros(syllables * length)
     for number in range(syllables):
         time = np.arange(length) / rate
@@ -38,7 +38,7 @@ def speaker(seed: int, seconds: float, rate: int = RATE, take: int = 0) -> np.nd
         shape = sum(1 / (1 + ((harmonics * pitch - formant) / 90) ** 2) for formant in formants) + 0.02
         tones = np.sin(np.outer(harmonics, phase)) * (shape / np.sqrt(harmonics))[:, None]
         loud = 0.2 + 0.8 * words.random()
-        sound[number * length : (number + 1) * length] = loud * np.sin(np.pi * time * 3) ** 0.5 * tones.sum(0)
+        sound[number * length : (number + 1) * length] = loud * np.sin(np.pi * time * 8) ** 0.5 * tones.sum(0)
     sound = sound[: round(seconds * rate)]
     return np.asarray(0.05 * sound / np.sqrt(np.mean(sound**2)), np.float32)
 

@@ -147,7 +147,7 @@ def test_pitch_and_voicing_are_found():
         x = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 10))
         frames = analyzer(x.astype(np.float32))
         assert frames.voicing.min() > 0.9
-        np.testing.assert_allclose(2 ** frames.features[:, 16], pitch, rtol=0.02)
+        np.testing.assert_allclose(2 ** frames.sound[:, -1], pitch, rtol=0.02)
         np.testing.assert_allclose(
             analyzer.power(x[None])[0], [np.mean(x[128 * k : 128 * k + 384] ** 2) for k in range(len(frames.voicing))]
         )

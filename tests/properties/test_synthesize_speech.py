@@ -99,3 +99,68 @@ def test_other_languages_have_letters_of_their_own(folder, monkeypatch):
     said = list(open_manifest(str(folder / "one")))
     assert sorted(one.text for one in said) == ["Žádný učený z nebe nespadl."]
     assert {one.language for one in said} == {"cs"}
+
+
+HIBARI = """
+import numpy as np
+from hibari import dsp
+
+
+class Hibari:
+    voice = "heart"
+
+    def __init__(self):
+        self.sess = self
+
+    def phonemize(self, text):
+        return [text[:5], text[5:]]
+
+    def ids(self, phonemes):
+        return [0, *map(ord, phonemes), 0]
+
+    def run(self, outputs, given):
+        assert given["ids"].shape[0] == 1 and given["ids"].dtype == np.int64 and given["speed"].dtype == np.float32
+        frames = round(given["ids"].shape[1] * 8 / given["speed"][0])
+        return [np.ones((1, 3, frames), np.float32)] * 5 + [np.full((1, frames), 200, np.float32)]
+"""
+DSP = """
+import numpy as np
+SR = 24000
+
+
+def synth(lh, th, ln, lr, phi, f0, rng):
+    return 0.1 * np.sin(np.cumsum(2 * np.pi * np.repeat(f0, 300) / SR)).astype(np.float32)
+"""
+
+
+def test_a_neural_voice_says_every_sentence_otherwise(folder, monkeypatch):
+    words = (folder / "texts", folder / "page.html", "--out", folder / "one", "--neural")
+    for program in ("flite", "espeak-ng"):
+        (folder / "bin" / program).unlink()
+    (folder / "hibari").mkdir()
+    (folder / "hibari" / "__init__.py").write_text(HIBARI)
+    (folder / "hibari" / "dsp.py").write_text(DSP)
+    monkeypatch.syspath_prepend(folder)
+    assert synthesize(monkeypatch, *words) == 0
+    for name in ("hibari", "hibari.dsp"):
+        del sys.modules[name]
+    said = [json.loads(line) for line in (folder / "one" / "index.jsonl").read_text().splitlines()]
+    assert len(said) > 3
+    assert {one["voice"] for one in said} == {"hibari_heart"}
+    sound, rate = soundfile.read(folder / "one" / said[0]["file"])
+    pitches, speeds = [], []
+    for one in said:
+        part = sound[one["start"] : one["start"] + one["samples"]]
+        pitches.append(np.abs(np.fft.rfft(part)).argmax() * rate / len(part))
+        speeds.append(len(one["text"]) * rate / len(part))
+    assert all(100 < pitch < 400 for pitch in pitches)
+    assert max(pitches) > 1.1 * min(pitches)
+    assert max(speeds) > 1.1 * min(speeds)
+
+
+def test_a_neural_voice_that_is_missing_is_named(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "hibari", None)
+    assert synthesize(monkeypatch, folder / "texts", "--out", folder / "one", "--neural") == 2
+    assert "pip install hibari-tts" in capsys.readouterr().err
+    assert synthesize(monkeypatch, folder / "texts", "--out", folder / "one", "--neural", "--language", "cs") == 2
+    assert not (folder / "one").exists()

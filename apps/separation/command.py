@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="as many results; auto: as the model makes, without those that have no voice (auto)",
     )
+    voices.add_argument(
+        "--turns",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="follow voices where outputs change speakers within a window; auto: if the model needs it (auto)",
+    )
     voices.add_argument("--residual", action="store_true", help="what belongs to no speaker, as one more result")
     voices.add_argument("--enhance", action="store_true", help="take noise from the voices, too")
     voices.add_argument("--enhance-model", metavar="NAME|PATH", help="the model that does it (the one that ships)")

@@ -52,6 +52,8 @@ class Options:
         channels: "mean", one output a speaker from the mean of all channels, or "each", every channel on its own.
         block: input samples that a streaming network is fed at once; None: the model card's.
         whole: one pass for a model that needs the whole signal, whatever the length.
+        turns: put outputs together by voice where they change speakers within a window; None: as the model's card
+            says.
     """
 
     speakers: int | None = None
@@ -61,6 +63,7 @@ class Options:
     channels: str = "mean"
     block: int | None = None
     whole: bool = False
+    turns: bool | None = None
 
 
 class Separator:
@@ -184,8 +187,9 @@ class Separator:
             except ValueError as error:
                 reason, _, hint = str(error).partition("\nhint: ")
                 raise WavecastError(f"{self.card.name}: {reason}", hint) from error
+            turns = self.card.turns if options.turns is None else options.turns
             return SeparatedWindows(
-                self.network, plan, self.sample_rate, self.speakers, options.residual, options.whole
+                self.network, plan, self.sample_rate, self.speakers, options.residual, options.whole, turns
             )
         block = options.block or self.block
         if block % self.network.period:

@@ -18,6 +18,9 @@ from wavecast.core.errors import WavecastError
 from wavecast.datamodules.audio_files import AudioInfo
 from wavecast.inputs import Source, is_folder, plan_target
 
+TURNS = {"auto": None, "yes": True, "no": False}
+"""What --turns stands for."""
+
 
 def separate_all(args: argparse.Namespace) -> int:
     """Separate all inputs of a command line.
@@ -107,6 +110,7 @@ class Separation(Work):
             channels=args.channels,
             block=args.block,
             whole=args.whole,
+            turns=TURNS[args.turns],
         )
         self.separator.stream(1, None, self.options, live=False)
         self.enhancer = None

@@ -74,6 +74,8 @@ class SeparatedWindows(Windows):
         speakers: that the network gives.
         residual: keep what belongs to no voice as one more output; otherwise it is shared out.
         whole: one pass whatever the length.
+        turns: put the network's outputs together by voice where they change speakers within a window; for a network
+            that keeps its order this can only do harm.
 
     Attributes:
         seams: decisions about the order of the speakers, of the signal begun last.
@@ -81,9 +83,16 @@ class SeparatedWindows(Windows):
     """
 
     def __init__(
-        self, network: Block, plan: Plan, rate: int, speakers: int, residual: bool = False, whole: bool = False
+        self,
+        network: Block,
+        plan: Plan,
+        rate: int,
+        speakers: int,
+        residual: bool = False,
+        whole: bool = False,
+        turns: bool = False,
     ) -> None:
-        self.rate, self.speakers, self.residual = rate, speakers, residual
+        self.rate, self.speakers, self.residual, self.follow = rate, speakers, residual, turns
         self.analyzer = Analyzer(rate)
         self.seams: list[Seam] = []
         self.turns: list[Turn] = []
@@ -124,7 +133,7 @@ class SeparatedWindows(Windows):
         made = made * least_squares_gains(*products(heard, made)).to(made.dtype)[:, None]
         if before is None:
             self.seams, self.turns = [], []
-            self.conversations = [Conversation(self.speakers) for _ in made]
+            self.conversations = [Conversation(self.speakers, self.follow) for _ in made]
         sound = made.cpu().numpy()
         power = self._power(sound)
         if power.size:

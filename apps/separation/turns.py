@@ -6,6 +6,8 @@ output is given to a speaker, two outputs to the same one if they hold the same 
 is sought under which the speakers' voices are the likeliest, as the two-covariance model of `voices.py` has it, at a
 cost for every change: a hidden Markov model, solved by Viterbi's algorithm and the voices' means in turns, from several
 beginnings. The stretches of the last windows are judged again with every new one; what was given out stays.
+
+A network that keeps its order is better left alone: a voice of many moods or recordings can be taken for two.
 """
 
 from collections.abc import Sequence
@@ -80,10 +82,11 @@ class Conversation:
 
     Args:
         speakers: their number, and that of the network's outputs.
+        follow: look for outputs that change speakers; otherwise every window keeps the network's order.
     """
 
-    def __init__(self, speakers: int) -> None:
-        self.speakers = speakers
+    def __init__(self, speakers: int, follow: bool = True) -> None:
+        self.speakers, self.follow = speakers, follow
         self.history: list[Heard] = []
         self.known = np.zeros((speakers, 1 + len(SPREAD)))  # voices in the windows that are not judged again
 
@@ -104,6 +107,8 @@ class Conversation:
             self.history[-1] = last.until(max(0, len(last.evidence) - shared))
         plain = np.tile(np.arange(self.speakers), (len(evidence), 1))
         windows = [*self.history, Heard(evidence, sounding, plain)]
+        if not self.follow:
+            return windows[-1], []
         past = sum(len(one.evidence) for one in self.history)
         own = np.concatenate([one.speakers for one in windows])
         turns = Turns(

@@ -59,11 +59,12 @@ KINDS: Mapping[str, type] = {
     **dict.fromkeys(("hyperparameters", "weights", "tokenizer", "language_model", "fields", "decision"), Mapping),
     **dict.fromkeys(("sample_rate", "block"), int),
     "window_seconds": Real,
+    "turns": bool,
     "classes": Sequence,
     "data": Sequence,
 }
 """What the fields hold that programs read; the others are for people."""
-ABSENT = ("sample_rate", "classes", "decision", "fields", "tokenizer", "language_model", "window_seconds")
+ABSENT = ("sample_rate", "classes", "decision", "fields", "tokenizer", "language_model", "window_seconds", "turns")
 """Fields that a card leaves out when they are empty: no model has all of them."""
 TOKENIZER = "wavecast_tokenizer"
 """Where a checkpoint of training has the bytes of its tokenizer, as `packed` made them."""
@@ -90,6 +91,7 @@ class Card:
         block: samples a stream is fed at once; 0 when the model cannot stream.
         window_seconds: of a model that needs the whole signal: the longest that takes one pass, and the length of
             the windows beyond; 0: as the network has it.
+        turns: of a separator: its outputs change speakers within a window, so that voices have to be followed.
         latency_ms: algorithmic latency in milliseconds, None when the model needs the whole signal.
         license: of the weights.
         origin: who made them, where they can be had; for official weights whether they were verified against it.
@@ -113,6 +115,7 @@ class Card:
     language_model: Mapping[str, Any] = field(default_factory=dict)
     block: int = 0
     window_seconds: float = 0
+    turns: bool = False
     latency_ms: float | None = None
     license: str = ""
     origin: str = ""

@@ -190,34 +190,32 @@ def real_voices(seconds: int) -> list[np.ndarray]:
     return [np.resize(voice, seconds * RATE) for voice in voices]
 
 
-def test_a_careless_network_gives_speakers(monkeypatch):
+@pytest.mark.parametrize("careless", [False, True])
+def test_a_careless_network_gives_speakers(careless):
+    """The card says whether voices have to be followed, and the options have the last word."""
     sources = conversation(60, *real_voices(60))
     mixture = sources.sum(0)[None]
-    card = Card("mossformer2.careless", "mossformer2", "separate", {}, RATE, window_seconds=8.0)
-    worst = []
-    for gain in (turns.GAIN, inf):
-        monkeypatch.setattr(turns, "GAIN", gain)
-        stream = Separator(card, Careless(sources).eval()).stream(options=Options(), live=False)
+    card = Card("mossformer2.careless", "mossformer2", "separate", {}, RATE, window_seconds=8.0, turns=careless)
+    for wanted in (None, not careless):
+        stream = Separator(card, Careless(sources).eval()).stream(options=Options(turns=wanted), live=False)
         found = np.concatenate([stream.push(mixture), stream.flush()], 2)[:, 0]
         np.testing.assert_allclose(found.sum(0), mixture[0], atol=1e-6)
-        orders = [
-            [float(si_sdr(y, s)) for y, s in zip(found[order], sources, strict=True)] for order in ([0, 1], [1, 0])
-        ]
-        worst.append(max(min(each) for each in orders))
-        if gain < inf:
+        ratios = [[float(si_sdr(y, source)) for source in sources] for y in found]
+        worst = max(min(ratios[0][0], ratios[1][1]), min(ratios[0][1], ratios[1][0]))
+        if careless if wanted is None else wanted:
+            assert worst > 6
             assert 5 < len(stream.turns) < 40
             assert all(0 < turn.seconds < 60 and 0.5 < turn.confidence <= 1 for turn in stream.turns)
         else:
+            assert worst < 1
             assert stream.turns == []
-    assert worst[0] > 6
-    assert worst[1] < 1
 
 
 def test_what_is_no_voice_changes_nothing():
     for sources in (np.stack([hiss(0, 20), hiss(1, 20)]), np.zeros((2, 20 * RATE), np.float32)):
         network = Careless(sources).eval()
         card = Card("mossformer2.careless", "mossformer2", "separate", {}, RATE, window_seconds=8.0)
-        stream = Separator(card, network).stream(options=Options(), live=False)
+        stream = Separator(card, network).stream(options=Options(turns=True), live=False)
         stream.push(sources.sum(0)[None])
         stream.flush()
         assert stream.turns == []

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--turns",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="follow voices where outputs change speakers within a window; auto: if the model needs it (auto)",
+        help="follow voices where outputs change speakers within a window; auto: as its card says (auto)",
     )
     voices.add_argument("--residual", action="store_true", help="what belongs to no speaker, as one more result")
     voices.add_argument("--enhance", action="store_true", help="take noise from the voices, too")

@@ -74,8 +74,8 @@ class SeparatedWindows(Windows):
         speakers: that the network gives.
         residual: keep what belongs to no voice as one more output; otherwise it is shared out.
         whole: one pass whatever the length.
-        turns: put the network's outputs together by voice where they change speakers within a window; for a network
-            that keeps its order this can only do harm.
+        turns: put the network's outputs together by voice where they change speakers within a window; a network
+            that keeps its order needs none of it, and may be harmed.
 
     Attributes:
         seams: decisions about the order of the speakers, of the signal begun last.

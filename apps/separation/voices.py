@@ -6,8 +6,8 @@ recording, who is far stays far. The directions are those in which speakers diff
 varies, and independent of each other both within and between speakers (Fisher's linear discriminants). Two such means
 are compared under two hypotheses: that they differ only as one speaker's do, or as speakers do. The result is a
 log-likelihood ratio in nats, the two-covariance model of speaker verification (Brummer and De Villiers, "The Speaker
-Partitioning Problem", Odyssey 2010). The space is measured (`scripts/bench/voice_statistics.py`), but the variances of
-the level, which are cautious guesses.
+Partitioning Problem", Odyssey 2010). The space is measured (`scripts/bench/voice_statistics.py`), the variances of
+the level are cautious guesses.
 """
 
 import json
@@ -31,14 +31,14 @@ LEVEL_WITHIN, LEVEL_BETWEEN = 40.0, 16.0
 """Variances of the level in dB, of the frames of one speaker and of their means over speakers."""
 SPACE = json.loads((Path(__file__).parent / "voice_space.json").read_text())
 DIRECTIONS = np.array(SPACE["directions"])
-"""(cepstra and the logarithm of the pitch, direction); along each a quarter of a second of one speaker varies by 1."""
+"""(cepstra and the logarithm of the pitch, direction); along each a variance of 1 is half as much again as
+quarters of a second of one speaker have."""
 SPREAD = np.array([*SPACE["spread"], LEVEL_BETWEEN / LEVEL_WITHIN])
 """Variance of the features' means over speakers, for a variance of 1 within one."""
 SESSION = np.array([0.1] * len(SPACE["spread"]) + [0.2])
-"""What a mood, a room, a leak or a step back may shift."""
+"""Variance by which a mood, a room, a leak or a step back may shift a mean; cautious guesses."""
 CALIBRATION = 0.5
-"""Of what agreement would say for one speaker if frames were as independent of each other as taken for. Two of the
-corpus are told apart best with half of it."""
+"""Of what agreement would say for one speaker if frames were as independent of each other as taken for; a guess."""
 
 
 @dataclass(frozen=True)
